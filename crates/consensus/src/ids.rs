@@ -1,0 +1,246 @@
+//! Names that could be confused get types; their constructors check them, so that
+//! what is parsed at the edge is trusted inside.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a name was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Not between the least and the greatest length.
+    #[error("{what} must be 1 to {max} characters long, not {len}")]
+    Length {
+        /// Which name.
+        what: &'static str,
+        /// The greatest length in bytes.
+        max: usize,
+        /// The length found.
+        len: usize,
+    },
+    /// A character that the name may not hold.
+    #[error("{what} may hold {allowed} only, not {found:?}")]
+    Character {
+        /// Which name.
+        what: &'static str,
+        /// The characters allowed.
+        allowed: &'static str,
+        /// The first other one.
+        found: char,
+    },
+}
+
+fn check(
+    what: &'static str,
+    text: &str,
+    max: usize,
+    allowed: &'static str,
+    ok: impl Fn(char) -> bool,
+) -> Result<(), NameError> {
+    if text.is_empty() || text.len() > max {
+        let len = text.len();
+        return Err(NameError::Length { what, max, len });
+    }
+    match text.chars().find(|c| !ok(*c)) {
+        Some(found) => Err(NameError::Character {
+            what,
+            allowed,
+            found,
+        }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name! {
+    /// A transaction's id: `[A-Za-z0-9._:-]`, 1 to 128 characters.
+    TxId
+}
+
+name! {
+    /// A trustee's id: `[a-z0-9_-]`, 1 to 63 characters.
+    NodeId
+}
+
+impl TxId {
+    /// Checks and takes the text.
+    ///
+    /// # Errors
+    /// [`NameError`] when it is empty, too long, or holds another character.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        check("tx_id", text, 128, "A-Z a-z 0-9 . _ : -", |c| {
+            c.is_ascii_alphanumeric() || "._:-".contains(c)
+        })?;
+        Ok(Self(text.into()))
+    }
+
+    /// Whether it names a change of rules: `rules:<epoch>:<try>`.
+    pub fn is_rules(&self) -> bool {
+        self.0.starts_with("rules:")
+    }
+}
+
+impl NodeId {
+    /// Checks and takes the text.
+    ///
+    /// # Errors
+    /// [`NameError`] when it is empty, too long, or holds another character.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        check("node_id", text, 63, "a-z 0-9 _ -", |c| {
+            c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c)
+        })?;
+        Ok(Self(text.into()))
+    }
+}
+
+/// Checks a cluster's name: `[a-z0-9-]`, 1 to 63 characters, because it is the
+/// trust domain of SPIFFE ids.
+///
+/// # Errors
+/// [`NameError`] when it is empty, too long, or holds another character.
+pub fn check_cluster_name(text: &str) -> Result<(), NameError> {
+    check("cluster name", text, 63, "a-z 0-9 -", |c| {
+        c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
+    })
+}
+
+/// Why 32 bytes were not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} must be 32 bytes (64 hexadecimal digits)")]
+pub struct DigestError {
+    what: &'static str,
+}
+
+macro_rules! digest {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(pub [u8; 32]);
+
+        impl $type {
+            /// The bytes.
+            pub fn as_bytes(&self) -> &[u8] {
+                &self.0
+            }
+        }
+
+        impl TryFrom<&[u8]> for $type {
+            type Error = DigestError;
+            fn try_from(bytes: &[u8]) -> Result<Self, DigestError> {
+                bytes.try_into().map(Self).map_err(|_| DigestError { what: $what })
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = DigestError;
+            fn from_str(text: &str) -> Result<Self, DigestError> {
+                parse_hex(text).map(Self).ok_or(DigestError { what: $what })
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+digest! {
+    /// The digest of a cluster's genesis rules document: the root of every proof.
+    ClusterId, "cluster id"
+}
+
+digest! {
+    /// The digest of a rules document.
+    RulesDigest, "rules digest"
+}
+
+digest! {
+    /// BLAKE3-256 of a trustee's public vote key.
+    PeerId, "peer id"
+}
+
+fn parse_hex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let high = char::from(pair[0]).to_digit(16)?;
+        let low = char::from(pair[1]).to_digit(16)?;
+        *byte = u8::try_from(high * 16 + low).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        assert!(TxId::new("tx_001").is_ok());
+        assert!(TxId::new(&"a".repeat(128)).is_ok());
+        assert!(TxId::new(&"a".repeat(129)).is_err());
+        assert!(TxId::new("").is_err());
+        assert!(TxId::new("tx 1").is_err());
+        assert!(TxId::new("tx/1").is_err());
+        assert!(NodeId::new("node1").is_ok());
+        assert!(NodeId::new("Node1").is_err());
+        assert!(NodeId::new(&"a".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn digests_survive_hexadecimal() {
+        let id = ClusterId([0xa7; 32]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("a7".parse::<ClusterId>().is_err());
+        assert!("+7".repeat(32).parse::<ClusterId>().is_err());
+    }
+}
