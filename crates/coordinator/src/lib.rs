@@ -1,1 +1,10 @@
-//! placeholder
+//! What keeps the board: the [`Coordinator`] trait and its backends.
+//!
+//! A backend does one thing, it puts operations into one order that everybody sees
+//! alike. What an operation means is the pure board's business
+//! ([`quorate_consensus::board`]), and no reader has to believe a backend: each node
+//! replays the log for itself.
+
+mod api;
+
+pub use api::{Coordinator, StoreError};

@@ -1,0 +1,102 @@
+//! What every backend offers.
+
+use async_trait::async_trait;
+use quorate_consensus::ClusterId;
+use quorate_consensus::wire::{BoardEntry, BoardOp};
+use quorate_engine::{ProposeError, Proposed};
+
+/// Why a store could not be read or opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else held the store for longer than this handle waits.
+    #[error("the store is busy: another process holds it; try again")]
+    Busy,
+    /// No room to write.
+    #[error("the disk is full: make room, the store goes on by itself")]
+    Full,
+    /// The store may be read but not written.
+    #[error("the store is read-only: {0}")]
+    ReadOnly(String),
+    /// It cannot be reached at the moment.
+    #[error("the store is away: {0}")]
+    Unavailable(String),
+    /// It belongs to another cluster.
+    #[error("the store belongs to cluster {found}, not to {expected}: use another data directory")]
+    OtherCluster {
+        /// Whose it is.
+        found: ClusterId,
+        /// Whose it should be.
+        expected: ClusterId,
+    },
+    /// A newer version of this program wrote it.
+    #[error(
+        "the store has schema version {found}, this program knows versions up to {known}: use a newer program"
+    )]
+    NewerSchema {
+        /// The store's.
+        found: u64,
+        /// The newest that this program knows.
+        known: u64,
+    },
+    /// It holds what no board can have written.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// The handle was closed.
+    #[error("the coordinator was closed")]
+    Closed,
+}
+
+impl StoreError {
+    /// Whether trying again later may help.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Busy | Self::Full | Self::ReadOnly(_) | Self::Unavailable(_)
+        )
+    }
+}
+
+impl From<StoreError> for ProposeError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// Puts operations on the board into one order.
+///
+/// Every handle on one store, in whichever process, sees the same entries in the
+/// same order. An operation that was answered with [`Proposed`] is durable and in
+/// the log (and in [`Coordinator::head`]) of every handle from then on.
+#[async_trait]
+pub trait Coordinator: Send + Sync + 'static {
+    /// Orders one operation at `now_ms` (milliseconds since the Unix epoch; a time
+    /// before the board's is raised to it). Cheap to call concurrently: the backend
+    /// groups what waits. Repeating is safe: the board knows what it has.
+    ///
+    /// # Errors
+    /// [`ProposeError::Refused`] when the board refuses it, which leaves no entry;
+    /// [`ProposeError::Unavailable`] when it is unknown whether it took effect.
+    async fn propose(&self, op: BoardOp, now_ms: u64) -> Result<Proposed, ProposeError>;
+
+    /// The entries after revision `after`, in order and without a gap, at most
+    /// `limit` of them; a backend may give fewer than there are, but none only when
+    /// there are none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn entries(&self, after: u64, limit: usize) -> Result<Vec<BoardEntry>, StoreError>;
+
+    /// The log's head, linearizably: at least the revision of every proposal that
+    /// was answered, to anybody, before this was called. 0 for an empty log.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn head(&self) -> Result<u64, StoreError>;
+
+    /// Wakes when the head may have moved, also by other processes. The number is
+    /// the last head that this handle noticed: a hint, unlike [`Coordinator::head`].
+    fn watch(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// The backend's name as the configuration knows it.
+    fn backend(&self) -> &'static str;
+}
