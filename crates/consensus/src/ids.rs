@@ -116,6 +116,20 @@ impl TxId {
     pub fn is_rules(&self) -> bool {
         self.0.starts_with("rules:")
     }
+
+    /// The id of a ballot on the rules of an epoch, for the given try.
+    pub fn rules(epoch: u64, attempt: u64) -> Self {
+        Self(format!("rules:{epoch}:{attempt}").into())
+    }
+
+    /// The epoch and the try, if it is a well-formed change of rules: both decimal,
+    /// without leading zeros.
+    pub fn rules_change(&self) -> Option<(u64, u64)> {
+        let (epoch, attempt) = self.0.strip_prefix("rules:")?.split_once(':')?;
+        let (epoch, attempt) = (epoch.parse().ok()?, attempt.parse().ok()?);
+        // The way back refuses what parsing tolerates: leading zeros and a plus sign.
+        (Self::rules(epoch, attempt) == *self).then_some((epoch, attempt))
+    }
 }
 
 impl NodeId {
@@ -234,6 +248,29 @@ mod tests {
         assert!(NodeId::new("node1").is_ok());
         assert!(NodeId::new("Node1").is_err());
         assert!(NodeId::new(&"a".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn a_change_of_rules_is_written_one_way() {
+        let change = |text| TxId::new(text).unwrap().rules_change();
+        assert_eq!(change("rules:2:1"), Some((2, 1)));
+        assert_eq!(change("rules:2:0"), Some((2, 0)));
+        assert_eq!(TxId::rules(2, 1).as_str(), "rules:2:1");
+        for wrong in [
+            "rules:",
+            "rules:2",
+            "rules:2:",
+            "rules::1",
+            "rules:02:1",
+            "rules:2:01",
+            "rules:2:1:1",
+            "rules:2:x",
+            "rules:-2:1",
+            "rules:18446744073709551616:1",
+            "x:2:1",
+        ] {
+            assert_eq!(change(wrong), None, "{wrong}");
+        }
     }
 
     #[test]
