@@ -86,7 +86,9 @@ impl LogSettings {
         // nothing at all; a bare word is meant as a level.
         for word in self.level.split(',').map(str::trim) {
             let is_target = word.contains(['=', '[', ':']);
-            if !is_target && tracing_subscriber::filter::LevelFilter::from_str(word).is_err() {
+            let is_level =
+                !word.is_empty() && tracing_subscriber::filter::LevelFilter::from_str(word).is_ok();
+            if !is_target && !is_level {
                 return Err(wrong(format!("{word:?} is not a level")));
             }
         }
