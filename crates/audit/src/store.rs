@@ -1,0 +1,154 @@
+//! The trait that every audit store implements.
+
+use async_trait::async_trait;
+use quorate_consensus::wire::{BallotState, BoardEntry};
+use quorate_consensus::{ClusterId, TxId};
+use quorate_engine::{AuditAnswer, AuditAsk};
+
+use crate::rows::{
+    AccusationRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
+    ViolationRow, VoteRow,
+};
+
+/// Why the audit store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// Somebody else projected meanwhile; nothing was written. Read the log on from
+    /// here.
+    #[error("the audit cursor stands at revision {found}, not where the projection began")]
+    CursorMoved {
+        /// Where it stands.
+        found: u64,
+    },
+    /// The entries are not the ones that follow the cursor; nothing was written.
+    #[error("entry {found} does not follow revision {revision}")]
+    Gap {
+        /// The revision before it.
+        revision: u64,
+        /// The entry's.
+        found: u64,
+    },
+    /// The log and the rows contradict each other; nothing was written. Somebody wrote
+    /// to the store, or the log is another one.
+    #[error("the audit record contradicts the board's log: {0}; run quorate reconcile")]
+    Contradiction(String),
+    /// The store is another cluster's.
+    #[error("the audit store belongs to cluster {found}, not to {own}: give this cluster its own")]
+    OtherCluster {
+        /// The store's.
+        found: String,
+        /// This node's.
+        own: ClusterId,
+    },
+    /// A newer version of the software made the tables.
+    #[error("the audit store has schema version {found}; this software knows {known}: upgrade it")]
+    NewerSchema {
+        /// The store's.
+        found: u32,
+        /// The newest known here.
+        known: u32,
+    },
+    /// A row holds what it must not.
+    #[error("the audit store holds a bad row: {0}")]
+    Corrupt(String),
+    /// The store is away or refuses; unknown whether it took effect. Ask again.
+    #[error("the audit store is away: {0}")]
+    Unavailable(String),
+}
+
+/// The durable SQL record. Every handle may be used by many tasks at once, and many
+/// handles (in many processes) may share one store.
+#[async_trait]
+pub trait AuditStore: Send + Sync + 'static {
+    /// Answers an engine: the fences of a submission. What is answered
+    /// [`AuditAnswer::Done`] is durable.
+    ///
+    /// A PENDING row for a tx_id that has one with a *lower* nonce of the same account
+    /// is answered [`AuditAnswer::Unavailable`]: a reservation made anew takes effect
+    /// here once the board's log says so, and not by anybody's asking.
+    async fn ask(&self, ask: AuditAsk) -> AuditAnswer;
+
+    /// The board's revision that the projection has reached; 0 before the first.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`].
+    async fn cursor(&self) -> Result<u64, AuditError>;
+
+    /// Writes what the entries after revision `from` mean, and the revision reached,
+    /// in one SQL transaction; gives that revision. The entries must be ones that the
+    /// caller believes.
+    ///
+    /// # Errors
+    /// [`AuditError::CursorMoved`] unless the cursor stands at `from`;
+    /// [`AuditError::Gap`] unless the entries follow it without a gap;
+    /// [`AuditError::Contradiction`] when a fence refuses them;
+    /// [`AuditError::Unavailable`].
+    async fn project(&self, from: u64, entries: &[BoardEntry]) -> Result<u64, AuditError>;
+
+    /// The submission of a transaction, archived or not.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
+    async fn submission(&self, tx_id: &TxId) -> Result<Option<SubmissionRow>, AuditError>;
+
+    /// Submissions in one state, or in any, not archived; the latest first, at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
+    async fn submissions(
+        &self,
+        state: Option<SubmissionState>,
+        limit: u32,
+    ) -> Result<Vec<SubmissionRow>, AuditError>;
+
+    /// Violations, oldest first.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
+    async fn violations(&self, filter: &Filter) -> Result<Vec<ViolationRow>, AuditError>;
+
+    /// Votes, oldest first.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
+    async fn votes(&self, filter: &Filter) -> Result<Vec<VoteRow>, AuditError>;
+
+    /// Accusations, oldest first; [`Filter::node_id`] is the accused.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
+    async fn accusations(&self, filter: &Filter) -> Result<Vec<AccusationRow>, AuditError>;
+
+    /// How the votes of a transaction came out.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
+    async fn decision(&self, tx_id: &TxId) -> Result<Option<DecisionRow>, AuditError>;
+
+    /// The reputation of every key that was ever a member's, ascending by node_id.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
+    async fn reputations(&self) -> Result<Vec<ReputationRow>, AuditError>;
+
+    /// How a transaction ended; kept for good, whatever was archived or collected.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
+    async fn final_state(&self, tx_id: &TxId) -> Result<Option<BallotState>, AuditError>;
+
+    /// How all transactions after `after` ended, ascending by tx_id, at most `limit`:
+    /// what a node that lost its journal reads before it votes.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
+    async fn final_states(
+        &self,
+        after: Option<&TxId>,
+        limit: u32,
+    ) -> Result<Vec<(TxId, BallotState)>, AuditError>;
+
+    /// Which backend this is: "sqlite", "postgres".
+    fn backend(&self) -> &'static str;
+}
