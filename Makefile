@@ -1,0 +1,60 @@
+# `make help` lists what there is. Shell scripts in tools/ do the work.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+TOOLS := $(or $(QUORATE_TOOLS_DIR),$(CURDIR)/target/tools)
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+QUORATE := $(TARGET)/debug/quorate
+
+.PHONY: help
+help: ## List what there is to make
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the binary target/debug/quorate
+	@tools/setup build
+	cargo build --locked -p quorate-cli
+
+.PHONY: demo
+demo: build ## Build, then show seven scenarios on five trustees; ends 0 only if each ends as told
+	$(QUORATE) demo
+
+.PHONY: dev
+dev: build ## Build, then run five trustees on this machine until Ctrl-C
+	$(QUORATE) dev
+
+.PHONY: test
+test: ## Run every test of the workspace
+	@tools/setup build
+	cargo test --workspace --locked
+
+.PHONY: verify
+verify: ## Check formatting, lints, docs, proto files and the arrows between crates; writes nothing
+	@tools/setup verify
+	cargo fmt --all --check
+	tools/check-arrows
+	tools/check-protos
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace --locked
+
+.PHONY: fix
+fix: ## Mend what can be mended by itself: formatting and simple lints
+	@tools/setup verify
+	$(TOOLS)/bin/buf format -w
+	cargo clippy --workspace --all-targets --locked --fix --allow-dirty --allow-staged
+	cargo fmt --all
+
+.PHONY: interop
+interop: build ## Drive a dev cluster with the real grpcurl and with a Python client
+	@tools/setup interop
+	tools/interop/run $(QUORATE)
+
+.PHONY: descriptor
+descriptor: ## Write target/quorate.binpb, the descriptor set of the API
+	@tools/setup verify
+	@mkdir -p $(TARGET)
+	$(TOOLS)/bin/buf build -o $(TARGET)/quorate.binpb
+	@echo "$(TARGET)/quorate.binpb"
