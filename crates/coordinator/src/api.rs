@@ -1,5 +1,7 @@
 //! What every backend offers.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use quorate_consensus::ClusterId;
 use quorate_consensus::wire::{BoardEntry, BoardOp};
@@ -99,4 +101,27 @@ pub trait Coordinator: Send + Sync + 'static {
 
     /// The backend's name as the configuration knows it.
     fn backend(&self) -> &'static str;
+}
+
+#[async_trait]
+impl<C: Coordinator + ?Sized> Coordinator for Arc<C> {
+    async fn propose(&self, op: BoardOp, now_ms: u64) -> Result<Proposed, ProposeError> {
+        (**self).propose(op, now_ms).await
+    }
+
+    async fn entries(&self, after: u64, limit: usize) -> Result<Vec<BoardEntry>, StoreError> {
+        (**self).entries(after, limit).await
+    }
+
+    async fn head(&self) -> Result<u64, StoreError> {
+        (**self).head().await
+    }
+
+    fn watch(&self) -> tokio::sync::watch::Receiver<u64> {
+        (**self).watch()
+    }
+
+    fn backend(&self) -> &'static str {
+        (**self).backend()
+    }
 }

@@ -6,5 +6,8 @@
 //! replays the log for itself.
 
 mod api;
+pub mod embedded;
+pub mod testing;
 
 pub use api::{Coordinator, StoreError};
+pub use embedded::Embedded;
