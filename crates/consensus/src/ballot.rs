@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::choice::Value;
+use crate::choice::{Choice, Value};
 use crate::ids::{NodeId, TxId};
 use crate::rules::Rules;
 use crate::statement::{ObservationBody, Vote};
@@ -41,7 +41,7 @@ pub struct Lease {
 }
 
 /// One transaction on the board.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Ballot {
     /// The transaction.
     pub tx_id: TxId,
@@ -64,6 +64,9 @@ pub struct Ballot {
     /// The second, other vote of those who signed two, within the window in which
     /// that proves DOUBLE_VOTING.
     pub second_votes: BTreeMap<NodeId, Vote>,
+    /// Those of them whose votes are struck: under `outvote`, who showed the second
+    /// vote while the ballot was open.
+    pub struck: BTreeSet<NodeId>,
     /// The value with t votes, from THRESHOLD_REACHED on.
     pub value: Option<Value>,
     /// The reservation in force, from SUBMITTED on.
@@ -115,38 +118,97 @@ impl Ballot {
         )
     }
 
+    /// The votes that count: neither struck (row 2 under `outvote`) nor late.
+    /// Abstentions are among them.
+    pub fn counted_votes(&self) -> impl Iterator<Item = &Vote> {
+        self.votes
+            .iter()
+            .filter(|(node_id, recorded)| !recorded.late && !self.struck.contains(*node_id))
+            .map(|(_, recorded)| &recorded.vote)
+    }
+
     /// Recorded votes for each value, without those struck (row 2 under
     /// `outvote`) and those that came late.
     pub fn counts(&self) -> BTreeMap<&Value, usize> {
-        unimplemented!()
+        let mut counts = BTreeMap::new();
+        for vote in self.counted_votes() {
+            if let Choice::Value(value) = &vote.body.choice {
+                *counts.entry(value).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// The value with the most counted votes, the smallest among equals, and how
+    /// many it has.
+    pub fn leading(&self) -> Option<(&Value, usize)> {
+        let mut leading = None;
+        for (value, count) in self.counts() {
+            if leading.is_none_or(|(_, most)| count > most) {
+                leading = Some((value, count));
+            }
+        }
+        leading
+    }
+
+    /// Members of the ballot's rules without a recorded vote, ascending.
+    pub fn without_vote(&self) -> impl Iterator<Item = &NodeId> {
+        self.rules
+            .members()
+            .map(|member| &member.node_id)
+            .filter(|node_id| !self.votes.contains_key(*node_id))
     }
 
     /// N − t + 1 members have voted.
     pub fn is_started(&self) -> bool {
-        unimplemented!()
+        self.votes.len() >= self.rules.starters()
     }
 
     /// The (N − t + 1)-th smallest time signed in the recorded votes, plus the vote
     /// timeout; none while not started. Milliseconds since the Unix epoch.
     pub fn deadline_ms(&self) -> Option<u64> {
-        unimplemented!()
+        let mut times: Vec<u64> = self.votes.values().map(|v| v.vote.body.time_ms).collect();
+        times.sort_unstable();
+        let started = times.get(self.rules.starters() - 1)?;
+        Some(started.saturating_add(self.rules.vote_timeout_ms()))
     }
 
     /// When an unstarted ballot is removed (row 7): when none of its votes could be
     /// recorded any more, that is the latest time signed plus
     /// [`Rules::vote_lifetime_ms`].
     pub fn expires_ms(&self) -> u64 {
-        unimplemented!()
+        let latest = self.votes.values().map(|v| v.vote.body.time_ms).max();
+        latest
+            .unwrap_or(self.opened_ms)
+            .saturating_add(self.rules.vote_lifetime_ms())
     }
 
     /// When the settle window is over, from THRESHOLD_REACHED on.
     pub fn settled_ms(&self) -> Option<u64> {
-        unimplemented!()
+        if self.state == BallotState::Collecting {
+            return None;
+        }
+        let reached = |passed: &&wire::StatePassed| passed.state() == BallotState::ThresholdReached;
+        let reached = self.path.iter().rev().find(reached)?;
+        Some(reached.at_ms.saturating_add(self.rules.settle_window_ms()))
     }
 
     /// The t votes for the decided value that go into a certificate: the first t by
-    /// node_id.
+    /// node_id. Fewer or none while no value is decided.
     pub fn deciding_votes(&self) -> Vec<SignedStatement> {
-        unimplemented!()
+        let Some(value) = &self.value else {
+            return Vec::new();
+        };
+        self.counted_votes()
+            .filter(|vote| vote.body.choice.value() == Some(value))
+            .take(self.rules.threshold())
+            .map(|vote| vote.signed.clone())
+            .collect()
+    }
+
+    /// Its unstarted, open state is what a trustee may cause only so often
+    /// ([`crate::board::MAX_UNSTARTED`]).
+    pub(crate) fn is_unstarted(&self) -> bool {
+        self.is_open() && !self.is_started()
     }
 }
