@@ -10,4 +10,4 @@ pub mod api;
 mod engine;
 
 pub use api::*;
-pub use engine::{Config, Engine};
+pub use engine::{Config, Engine, PROTOCOL_VERSION};

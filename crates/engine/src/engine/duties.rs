@@ -1,0 +1,432 @@
+//! What the board is to be asked for a ballot, derived anew each time from the
+//! mirror and the statements in hand.
+//!
+//! A duty is done by the first in rank at once, by the next one a step later, and
+//! so on, until the board shows that it was done: no node is needed for it, and a
+//! lost reply is nothing but one repetition.
+
+use std::collections::BTreeMap;
+
+use quorate_consensus::ballot::{Ballot, is_aborted, is_final};
+use quorate_consensus::board::Refusal;
+use quorate_consensus::detector;
+use quorate_consensus::wire::{
+    self, BallotState, BanProof, ChainOutcome, SilencePolicy, board_op::Op,
+};
+use quorate_consensus::{NodeId, TxId};
+
+use super::{Engine, Pending, Signing, Timer};
+use crate::api::{Now, ProposeError, Proposed, Ticket};
+
+/// How long the board is given to show what it was asked, in milliseconds.
+const RETRY_MS: u64 = 1_000;
+
+/// First and longest pause between two sendings of this node's own statements.
+const RESEND_MS: (u64, u64) = (1_000, 30_000);
+
+/// Below this reputation, in thousandths, silence bans if the policy says so.
+const SILENCE_BAN_BELOW: u32 = 300;
+
+/// One thing that the board is to be asked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Duty {
+    Advance(i32),
+    Reserve(u64),
+    Certify,
+    Conclude(i32),
+    ProveAbort,
+    MarkSilent,
+    Expire,
+    Release,
+    Ban(NodeId),
+    Accuse(NodeId, NodeId, i32),
+}
+
+/// The earlier of two times, where none is never.
+pub(super) fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+impl Engine {
+    /// Looks at one transaction anew, does what is due, and sets its next alarm.
+    pub(super) fn evaluate(&mut self, now: Now, tx_id: &TxId) {
+        if !self.is_live() || !self.locals.contains_key(tx_id) {
+            return;
+        }
+        self.adopt_own_vote(tx_id);
+        self.answer_waiters(tx_id);
+        self.give_verdict(now, tx_id);
+        let mut wake = self.record_own_vote(now, tx_id);
+        wake = earlier(wake, self.record_held(now, tx_id));
+        if !matches!(self.signing, Signing::Stopped(_)) {
+            wake = earlier(wake, self.do_duties(now, tx_id));
+            wake = earlier(wake, self.walk_submission(now, tx_id));
+        }
+        wake = earlier(wake, self.resend_own(now, tx_id));
+        wake = earlier(wake, self.watch_chain(now, tx_id));
+        self.nap(now, tx_id, wake);
+        self.retire(tx_id);
+    }
+
+    fn retry_ms(&self) -> u64 {
+        RETRY_MS.max(2 * self.stagger_ms())
+    }
+
+    /// Records votes that somebody else should have recorded.
+    fn record_held(&mut self, now: Now, tx_id: &TxId) -> Option<u64> {
+        let held = self.locals.get(tx_id)?.held.clone();
+        if held.is_empty() || self.locals.get(tx_id)?.journal != super::local::Journal::Known {
+            return None;
+        }
+        let mut wake = None;
+        let mut keep = Vec::with_capacity(held.len());
+        let before = held.len();
+        for mut held in held {
+            if !self.wants(now, &held.vote) {
+                self.duplicates
+                    .remember(now.mono_ms, super::verdicts::digest_of(&held.vote.signed));
+                continue;
+            }
+            if held.record_mono <= now.mono_ms {
+                held.record_mono = now.mono_ms + self.retry_ms();
+                let own = self.is_own(&held.vote.node_id);
+                let op = wire::RecordVoteOp {
+                    vote: Some(held.vote.signed.clone()),
+                    only_first: own,
+                };
+                self.propose(now, Pending::ProposeDuty(None), Op::RecordVote(op));
+            }
+            wake = earlier(wake, Some(held.record_mono));
+            keep.push(held);
+        }
+        self.held_votes -= before - keep.len();
+        if let Some(local) = self.locals.get_mut(tx_id) {
+            local.held = keep;
+        }
+        wake
+    }
+
+    fn do_duties(&mut self, now: Now, tx_id: &TxId) -> Option<u64> {
+        let ballot = self.board.ballot(tx_id)?;
+        let mut due = BTreeMap::new();
+        let later_wall = self.duties_of(now, ballot, &mut due);
+        let delay = self.rank(tx_id.as_str()) * self.stagger_ms();
+        let retry = self.retry_ms();
+        let mut wake = later_wall.map(|wall| now.mono_ms + wall.saturating_sub(now.wall_ms).max(1));
+        let Some(local) = self.locals.get_mut(tx_id) else {
+            return wake;
+        };
+        local.duties.retain(|duty, _| due.contains_key(duty));
+        let mut ops = Vec::new();
+        for (duty, op) in due {
+            // A lease is its holder's own to give back: no rank there.
+            let first = match duty {
+                Duty::Release => now.mono_ms,
+                _ => now.mono_ms + delay,
+            };
+            let at = local.duties.entry(duty.clone()).or_insert(first);
+            if *at <= now.mono_ms {
+                *at = now.mono_ms + retry;
+                ops.push((duty, op));
+            }
+            wake = earlier(wake, Some(*at));
+        }
+        for (duty, op) in ops {
+            let pending = Pending::ProposeDuty(Some((tx_id.clone(), duty)));
+            self.propose(now, pending, op);
+        }
+        wake
+    }
+
+    /// Fills in what the board is to be asked now, and says at which wall time to
+    /// look again.
+    fn duties_of(&self, now: Now, ballot: &Ballot, due: &mut BTreeMap<Duty, Op>) -> Option<u64> {
+        let tx_id = ballot.tx_id.to_string();
+        let mut later = None;
+        if let Some(lease) = &ballot.lease
+            && self.is_own(&lease.holder)
+            && is_final(ballot.state)
+        {
+            let node_id = self.config.node_id.to_string();
+            let tx_id = tx_id.clone();
+            due.insert(
+                Duty::Release,
+                Op::Release(wire::ReleaseOp { tx_id, node_id }),
+            );
+        }
+        if let Some(step) = self.board.next_move(&ballot.tx_id, now.wall_ms) {
+            let to = i32::from(step.to);
+            due.insert(
+                Duty::Advance(to),
+                Op::Advance(wire::AdvanceOp { tx_id, to }),
+            );
+            // The ballot's own move comes before any ban that would change it.
+            return None;
+        }
+        if ballot.state == BallotState::ThresholdReached {
+            match ballot.settled_ms() {
+                Some(settled) if settled > now.wall_ms => later = Some(settled),
+                _ => self.reserve(ballot, Vec::new(), due),
+            }
+        }
+        self.submission_duties(ballot, due);
+        if is_aborted(ballot.state)
+            && ballot.aborts.is_empty()
+            && let Some(aborts) = self.abort_proof_in_hand(ballot)
+        {
+            let tx_id = tx_id.clone();
+            let op = wire::ProveAbortOp { tx_id, aborts };
+            due.insert(Duty::ProveAbort, Op::ProveAbort(op));
+        }
+        for violation in &ballot.violations {
+            let Some(misbehaviour) = violation.misbehaviour.clone() else {
+                continue;
+            };
+            let proof = BanProof {
+                kind: Some(wire::ban_proof::Kind::Misbehaviour(misbehaviour)),
+            };
+            if detector::bans(violation.kind, &ballot.rules)
+                && !self.board.is_banned(&violation.node_id)
+                && !self.board.is_pardoned(&proof)
+            {
+                let op = wire::BanOp {
+                    node_id: violation.node_id.to_string(),
+                    proof: Some(proof),
+                };
+                due.insert(Duty::Ban(violation.node_id.clone()), Op::Ban(op));
+            }
+        }
+        let deadline = ballot.deadline_ms();
+        match deadline {
+            Some(at) if !ballot.roll_called && at <= now.wall_ms => {
+                let op = wire::MarkSilentOp { tx_id };
+                due.insert(Duty::MarkSilent, Op::MarkSilent(op));
+            }
+            Some(at) if !ballot.roll_called => later = earlier(later, Some(at)),
+            None if ballot.state == BallotState::Collecting => {
+                let at = ballot.expires_ms();
+                if at <= now.wall_ms {
+                    due.insert(Duty::Expire, Op::Expire(wire::ExpireOp { tx_id }));
+                } else {
+                    later = earlier(later, Some(at));
+                }
+            }
+            _ => {}
+        }
+        later
+    }
+
+    fn submission_duties(&self, ballot: &Ballot, due: &mut BTreeMap<Duty, Op>) {
+        if ballot.reservation.is_none() {
+            return;
+        }
+        let tx_id = ballot.tx_id.to_string();
+        if ballot.certificate.is_none()
+            && let Some(decisions) = self.certificate_in_hand(ballot)
+        {
+            let tx_id = tx_id.clone();
+            let op = wire::CertifyOp { tx_id, decisions };
+            due.insert(Duty::Certify, Op::Certify(op));
+        }
+        let Some((body, observations)) = self.observations_in_hand(ballot) else {
+            return;
+        };
+        let concludes = match (ballot.state, body.outcome) {
+            (BallotState::Submitted, ChainOutcome::Confirmed) => ballot.certificate.is_some(),
+            (BallotState::Submitted, ChainOutcome::Reverted) => true,
+            (BallotState::Submitted, ChainOutcome::Cancelled) => ballot.given_up,
+            (BallotState::Confirmed | BallotState::Failed, ChainOutcome::Undone) => true,
+            (BallotState::Submitted, ChainOutcome::NonceTaken) => {
+                self.reserve(ballot, observations, due);
+                return;
+            }
+            _ => false,
+        };
+        if concludes {
+            let op = wire::ConcludeOp {
+                tx_id,
+                observations,
+            };
+            due.insert(Duty::Conclude(body.outcome.into()), Op::Conclude(op));
+        }
+    }
+
+    fn reserve(
+        &self,
+        ballot: &Ballot,
+        observations: Vec<wire::SignedStatement>,
+        due: &mut BTreeMap<Duty, Op>,
+    ) {
+        let Some(reservation) = self.board.next_reservation(ballot) else {
+            return;
+        };
+        let duty = Duty::Reserve(reservation.nonce);
+        let op = wire::ReserveOp {
+            tx_id: ballot.tx_id.to_string(),
+            reservation: Some(reservation),
+            observations,
+        };
+        due.insert(duty, Op::Reserve(op));
+    }
+
+    /// Says again what this node has said about a ballot until it is proven.
+    fn resend_own(&mut self, now: Now, tx_id: &TxId) -> Option<u64> {
+        let ballot = self.board.ballot(tx_id)?;
+        let open_question = match ballot.state {
+            BallotState::Collecting | BallotState::ThresholdReached => false,
+            BallotState::Submitted => true,
+            BallotState::Confirmed | BallotState::Failed => ballot.certificate.is_none(),
+            _ => ballot.aborts.is_empty(),
+        };
+        let local = self.locals.get_mut(tx_id)?;
+        let mut batch = wire::Batch::default();
+        local.add_own_statements(&mut batch);
+        if !open_question || batch == wire::Batch::default() {
+            local.resend_mono = None;
+            return None;
+        }
+        match local.resend_mono {
+            None => {
+                local.resend_after_ms = RESEND_MS.0;
+                local.resend_mono = Some(now.mono_ms + local.resend_after_ms);
+            }
+            Some(at) if at <= now.mono_ms => {
+                local.resend_after_ms = (local.resend_after_ms * 2).min(RESEND_MS.1);
+                local.resend_mono = Some(now.mono_ms + local.resend_after_ms);
+                let at = local.resend_mono;
+                self.broadcast(batch);
+                return at;
+            }
+            Some(_) => {}
+        }
+        local.resend_mono
+    }
+
+    /// The board's answer to an operation.
+    pub(super) fn proposed(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        result: Result<Proposed, ProposeError>,
+    ) {
+        let Some((pending, took_ms)) = self.answered(now, ticket) else {
+            return;
+        };
+        if result.is_ok() {
+            self.latency_ms = (7 * self.latency_ms + took_ms) / 8;
+        }
+        match pending {
+            Pending::ProposeOwnVote(tx_id) => self.own_vote_proposed(&tx_id, result),
+            Pending::ProposeDuty(Some((tx_id, duty @ Duty::Reserve(_)))) => {
+                // Another ballot took the nonce: ask again soon, for the next one.
+                if let Err(ProposeError::Refused(Refusal::WrongReservation(_))) = result
+                    && let Some(local) = self.locals.get_mut(&tx_id)
+                {
+                    let jitter = u64::from(blake3::hash(tx_id.as_str().as_bytes()).as_bytes()[0]);
+                    local.duties.insert(duty, now.mono_ms + 2 + jitter / 16);
+                    self.touch(&tx_id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks at the members anew: who is accused by t, who fell too low, which
+    /// accusations the board lacks.
+    pub(super) fn evaluate_members(&mut self, now: Now) {
+        if !self.is_live() || matches!(self.signing, Signing::Stopped(_)) {
+            return;
+        }
+        let mut due: BTreeMap<Duty, (u64, Op)> = BTreeMap::new();
+        let members: Vec<_> = self
+            .board
+            .rules()
+            .members()
+            .map(|m| m.node_id.clone())
+            .collect();
+        for node_id in members {
+            if let Some(proof) = self.ban_proof(&node_id) {
+                let op = wire::BanOp {
+                    node_id: node_id.to_string(),
+                    proof: Some(proof),
+                };
+                let rank = self.rank(node_id.as_str());
+                due.insert(Duty::Ban(node_id), (rank, Op::Ban(op)));
+            }
+        }
+        for (accused, own) in &self.accusations {
+            let on_board = self.board.member(accused).is_none_or(|member| {
+                member.ban.is_some() || member.accusations.contains_key(&self.config.node_id)
+            });
+            if !on_board && let Some(signed) = own.signed.clone() {
+                let duty = Duty::Accuse(
+                    accused.clone(),
+                    self.config.node_id.clone(),
+                    own.body.kind.into(),
+                );
+                let accusation = Some(signed);
+                due.insert(duty, (0, Op::Accuse(wire::AccuseOp { accusation })));
+            }
+        }
+        for ((accused, by, kind), signed) in &self.heard_accusations {
+            let duty = Duty::Accuse(accused.clone(), by.clone(), *kind);
+            let rank = self.rank(by.as_str()) + 1;
+            let accusation = Some(signed.clone());
+            due.insert(duty, (rank, Op::Accuse(wire::AccuseOp { accusation })));
+        }
+        self.heard_accusations.retain(|(accused, by, _), _| {
+            self.board
+                .member(accused)
+                .is_some_and(|member| member.ban.is_none() && !member.accusations.contains_key(by))
+        });
+        let stagger = self.stagger_ms();
+        let retry = self.retry_ms();
+        self.member_duties.retain(|duty, _| due.contains_key(duty));
+        let mut wake = None;
+        for (duty, (rank, op)) in due {
+            let first = now.mono_ms + rank * stagger;
+            let at = self.member_duties.entry(duty).or_insert(first);
+            if *at <= now.mono_ms {
+                *at = now.mono_ms + retry;
+                wake = earlier(wake, Some(*at));
+                self.propose(now, Pending::ProposeDuty(None), op);
+            } else {
+                wake = earlier(wake, Some(*at));
+            }
+        }
+        if let Some(at) = wake {
+            self.wake_at(Timer::Members, at);
+        }
+    }
+
+    /// The proof that bans a member by what the board counts, if there is one.
+    fn ban_proof(&self, node_id: &NodeId) -> Option<BanProof> {
+        use wire::ban_proof::Kind;
+        let member = self.board.member(node_id)?;
+        if member.ban.is_some() {
+            return None;
+        }
+        let t = self.board.rules().threshold();
+        let accusations: Vec<_> = member
+            .accusations
+            .iter()
+            .filter(|(by, _)| !self.board.is_banned(by))
+            .map(|(_, accusation)| accusation.signed.clone())
+            .take(t)
+            .collect();
+        let kind = if accusations.len() == t {
+            Kind::Accusations(wire::Accusations { accusations })
+        } else if self.board.rules().silence() == SilencePolicy::Ban
+            && member.reputation < SILENCE_BAN_BELOW
+        {
+            Kind::Silence(wire::Silence {})
+        } else {
+            return None;
+        };
+        let proof = BanProof { kind: Some(kind) };
+        (!self.board.is_pardoned(&proof)).then_some(proof)
+    }
+}

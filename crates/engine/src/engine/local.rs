@@ -1,0 +1,77 @@
+//! What this node alone knows about one transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_consensus::statement::{Abort, Decision, Observation, ObservationBody, Vote};
+use quorate_consensus::{Choice, Domain, NodeId, wire};
+
+use super::duties::Duty;
+use super::submission::Submission;
+use crate::api::{RequestId, Submit, Ticket};
+
+/// Whether the journal was asked about this transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Journal {
+    #[default]
+    NotAsked,
+    Asked,
+    Known,
+}
+
+/// A verified vote that the board does not show.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) vote: Vote,
+    /// When to record it, on the monotonic clock.
+    pub(super) record_mono: u64,
+}
+
+/// This node's latest word on what the chain shows.
+#[derive(Clone, Debug)]
+pub(super) struct OwnObservation {
+    pub(super) body: ObservationBody,
+    /// None while it is being signed.
+    pub(super) signed: Option<wire::SignedStatement>,
+}
+
+/// What this node alone knows about one transaction.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Local {
+    pub(super) journal: Journal,
+    /// The sign guard: what this trustee has chosen, and the statement's bytes.
+    pub(super) guard: Option<(Choice, Vec<u8>)>,
+    /// A signature over the guard's statement is being made.
+    pub(super) signing_vote: bool,
+    /// The signed vote, on its way to the board.
+    pub(super) own_vote: Option<wire::SignedStatement>,
+    /// When to hand it to the board (again), on the monotonic clock.
+    pub(super) own_vote_mono: u64,
+    /// The verdict that was or may be signed: never a decision and an abort.
+    pub(super) verdict: Option<(Domain, Vec<u8>)>,
+    /// The verdict's signature is being made.
+    pub(super) signing_verdict: bool,
+    /// The verdict with its signature.
+    pub(super) own_verdict: Option<(Domain, wire::SignedStatement)>,
+    pub(super) own_observation: Option<OwnObservation>,
+    /// Requests that wait for the journal.
+    pub(super) parked: Vec<(RequestId, Submit)>,
+    pub(super) waiters: BTreeSet<RequestId>,
+    pub(super) held: Vec<Held>,
+    pub(super) decisions: BTreeMap<NodeId, Decision>,
+    pub(super) aborts: BTreeMap<NodeId, Abort>,
+    pub(super) observations: BTreeMap<NodeId, Observation>,
+    /// What the board is to be asked, and when, on the monotonic clock.
+    pub(super) duties: BTreeMap<Duty, u64>,
+    /// When this node's statements are sent to the peers again.
+    pub(super) resend_mono: Option<u64>,
+    pub(super) resend_after_ms: u64,
+    /// When the chain is looked at again.
+    pub(super) look_mono: Option<u64>,
+    pub(super) look_after_ms: u64,
+    pub(super) looking: Option<(Ticket, u64)>,
+    pub(super) submission: Submission,
+    /// Finished, and only watched for a reorganisation.
+    pub(super) afterwards: bool,
+    /// The journal was asked to remember its end.
+    pub(super) end_persisted: bool,
+}

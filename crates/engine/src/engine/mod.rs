@@ -1,0 +1,504 @@
+//! The engine: state, dispatch, timers. The rest is split by what it is about:
+//! [`start`] reads the board and puts the boot generation on it, [`log`] believes
+//! entries, [`clients`] takes votes in, [`peers`] speaks on streams, [`duties`] asks
+//! the board for moves, [`verdicts`] signs decisions, aborts, observations and
+//! accusations, [`submission`] walks the numbered steps to the chain.
+//!
+//! Nothing here waits. Each question carries a [`Ticket`]; each transaction has one
+//! [`Local`] with what this node alone knows; after every event the transactions it
+//! touched are evaluated anew from the mirror of the board, so that a lost reply or
+//! a restart needs no special path.
+
+mod clients;
+mod duplicates;
+mod duties;
+mod local;
+mod log;
+mod peers;
+mod start;
+mod submission;
+mod verdicts;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use quorate_consensus::ballot::is_final;
+use quorate_consensus::board::Board;
+use quorate_consensus::statement::{self, Body, KeyRole};
+use quorate_consensus::{NodeId, Rules, TxId, Verifier, wire};
+
+use crate::api::{
+    Alert, Answer, Durable, Effect, Event, Now, Record, Reject, RequestId, StreamId, Ticket,
+};
+use duplicates::Duplicates;
+use local::Local;
+use peers::Stream;
+use start::Phase;
+
+/// The protocol version that this engine speaks.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The least stagger between two ranks, in milliseconds.
+const LEAST_STAGGER_MS: u64 = 250;
+
+/// The longest that a transaction waits before it is evaluated again, in
+/// milliseconds: a wall clock that jumped is noticed within it.
+const LONGEST_NAP_MS: u64 = 60_000;
+
+/// Confirmed transactions that are watched for a deeper reorganisation.
+const WATCHED_AFTERWARDS: usize = 1024;
+
+/// What an engine is told about itself.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The trustee that it acts for.
+    pub node_id: NodeId,
+    /// The rules documents from the genesis to the one in force.
+    pub rules_chain: wire::RulesChain,
+    /// The rules in force.
+    pub rules: Arc<Rules>,
+    /// The node holds the vote key; without it only statements signed elsewhere are
+    /// taken.
+    pub signs_votes: bool,
+    /// The node holds the chain key and submits decided values.
+    pub submits: bool,
+}
+
+/// What a ticket stands for.
+#[derive(Clone, Debug)]
+enum Pending {
+    SignVote(TxId),
+    SignVerdict(TxId),
+    SignObservation(TxId),
+    SignAccusation(NodeId),
+    SignBoot(Vec<u8>),
+    SignHello(StreamId, Vec<u8>),
+    ProposeDuty(Option<(TxId, duties::Duty)>),
+    ProposeOwnVote(TxId),
+    ProposeBoot,
+    Lookup(TxId),
+    FirstHead,
+    SubmissionHead(TxId),
+    ObserverLook(TxId),
+    Submission(TxId),
+}
+
+/// A client that waits.
+#[derive(Clone, Debug)]
+struct Waiting {
+    tx_id: TxId,
+    wait: crate::api::Wait,
+    repeated: bool,
+}
+
+/// Whether this engine signs votes and verdicts.
+#[derive(Clone, Debug, PartialEq)]
+enum Signing {
+    Open,
+    /// Until this wall time: the guard was lost or is old.
+    Quarantined(u64),
+    /// For good, until an operator mends what is named.
+    Stopped(String),
+}
+
+/// What wakes the engine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Start,
+    HeldEntries,
+    Members,
+    Quarantine,
+    Transaction(TxId),
+}
+
+/// One trustee.
+pub struct Engine {
+    config: Config,
+    durable: Durable,
+    verifier: Arc<dyn Verifier>,
+    board: Board,
+    phase: Phase,
+    signing: Signing,
+    generation: u64,
+    tickets: u64,
+    pending: BTreeMap<Ticket, Pending>,
+    asked_mono: BTreeMap<Ticket, u64>,
+    /// The boot statements that this process signed.
+    boots: Vec<Vec<u8>>,
+    /// Entries from the future, by this node's clock.
+    held: VecDeque<wire::BoardEntry>,
+    seen_persisted_mono: u64,
+    seen_persisted: u64,
+    latency_ms: u64,
+    streams: BTreeMap<StreamId, Stream>,
+    peers: BTreeMap<NodeId, StreamId>,
+    /// Peers that this node accused: it speaks with them no more.
+    refused: BTreeSet<NodeId>,
+    accusations: BTreeMap<NodeId, verdicts::OwnAccusation>,
+    heard_accusations: BTreeMap<(NodeId, NodeId, i32), wire::SignedStatement>,
+    member_duties: BTreeMap<duties::Duty, u64>,
+    locals: BTreeMap<TxId, Local>,
+    afterwards: VecDeque<TxId>,
+    held_votes: usize,
+    duplicates: Duplicates,
+    requests: BTreeMap<RequestId, Waiting>,
+    touched: BTreeSet<TxId>,
+    timers: BTreeSet<(u64, Timer)>,
+    timer_of: BTreeMap<Timer, u64>,
+    out: Vec<Effect>,
+}
+
+impl Engine {
+    /// An engine after a start, with what its journal kept. The first effects come
+    /// from the first [`Event::Tick`].
+    pub fn restore(config: Config, durable: Durable, verifier: Arc<dyn Verifier>) -> Self {
+        let board = Board::new(config.rules.clone());
+        Self {
+            generation: durable.generation + 1,
+            seen_persisted: durable.seen,
+            durable,
+            verifier,
+            board,
+            phase: Phase::Fresh,
+            signing: Signing::Open,
+            tickets: 0,
+            pending: BTreeMap::new(),
+            asked_mono: BTreeMap::new(),
+            boots: Vec::new(),
+            held: VecDeque::new(),
+            seen_persisted_mono: 0,
+            latency_ms: 0,
+            streams: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            accusations: BTreeMap::new(),
+            heard_accusations: BTreeMap::new(),
+            member_duties: BTreeMap::new(),
+            locals: BTreeMap::new(),
+            afterwards: VecDeque::new(),
+            held_votes: 0,
+            duplicates: Duplicates::default(),
+            requests: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            timers: BTreeSet::from([(0, Timer::Start)]),
+            timer_of: BTreeMap::from([(Timer::Start, 0)]),
+            out: Vec::new(),
+            config,
+        }
+    }
+
+    /// Takes one event and gives what is to be done, in order.
+    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        match event {
+            Event::Tick => self.tick(now),
+            Event::Submit { request, submit } => self.submit(now, request, submit),
+            Event::Abandon { request } => self.abandon(request),
+            Event::StreamUp {
+                stream,
+                peer,
+                own_certificate,
+                peer_certificate,
+                challenge,
+            } => self.stream_up(
+                stream,
+                Stream::new(peer, own_certificate, peer_certificate, challenge),
+            ),
+            Event::Frame { stream, frame } => self.frame(now, stream, frame),
+            Event::BadFrame {
+                stream,
+                subject_digest,
+                why,
+            } => self.bad_frame(now, stream, subject_digest, why),
+            Event::StreamDown { stream } => self.stream_down(stream),
+            Event::QueueFull { stream } => self.queue_full(stream),
+            Event::Drained { stream } => self.drained(stream),
+            Event::Signed { ticket, result } => self.signed(now, ticket, result),
+            Event::Proposed { ticket, result } => self.proposed(now, ticket, result),
+            Event::Entries { entries } => self.entries(now, entries),
+            Event::Head { ticket, result } => self.head(now, ticket, result),
+            Event::Found { ticket, entry } => self.found(now, ticket, entry),
+            Event::Chain { ticket, answer } => self.chain_answered(now, ticket, answer),
+            Event::Audit { ticket, answer } => self.audit_answered(now, ticket, answer),
+        }
+        while let Some(tx_id) = self.touched.pop_first() {
+            self.evaluate(now, &tx_id);
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// When to come back with [`Event::Tick`], on the monotonic clock.
+    pub fn next_wake(&self) -> Option<u64> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// The revision of the board up to which entries were fed.
+    pub fn revision(&self) -> u64 {
+        self.held
+            .back()
+            .map_or_else(|| self.board.revision(), |entry| entry.revision)
+    }
+
+    /// The mirror of the board that this engine has derived and believes.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// The trustee that this engine acts for.
+    pub fn node_id(&self) -> &NodeId {
+        &self.config.node_id
+    }
+
+    /// The boot generation in use.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The peers with an established stream, ascending by id.
+    pub fn connected(&self) -> impl Iterator<Item = &NodeId> {
+        self.peers.keys()
+    }
+
+    /// The vote ledger of one transaction, with this node's own knowledge in it.
+    pub fn view(&self, tx_id: &TxId) -> Option<wire::Ballot> {
+        let mut view = self.board.view(tx_id)?;
+        if let (Some(submission), Some(local)) = (&mut view.submission, self.locals.get(tx_id)) {
+            submission.attempts = local.submission.attempts;
+            if submission.tx_hash.is_empty() {
+                submission.tx_hash = local.submission.tx_hash();
+            }
+        }
+        Some(view)
+    }
+
+    /// The certificate or abort proof of a transaction, once there is one.
+    pub fn proof(&self, tx_id: &TxId) -> Option<wire::Proof> {
+        use wire::proof::Kind;
+        let ballot = self.board.ballot(tx_id)?;
+        let rules = Some(self.config.rules_chain.clone());
+        let kind = if let Some(proof) = ballot.certificate.clone() {
+            let proof = Some(proof);
+            Kind::Certificate(wire::Certificate { rules, proof })
+        } else if !ballot.aborts.is_empty() {
+            let aborts = ballot.aborts.clone();
+            Kind::Abort(wire::AbortProof { rules, aborts })
+        } else {
+            return None;
+        };
+        Some(wire::Proof { kind: Some(kind) })
+    }
+
+    /// Evidence of every proven lie in a transaction's ballot.
+    pub fn evidence(&self, tx_id: &TxId) -> Vec<wire::Evidence> {
+        let Some(ballot) = self.board.ballot(tx_id) else {
+            return Vec::new();
+        };
+        let proven = ballot
+            .violations
+            .iter()
+            .filter_map(|v| v.misbehaviour.clone());
+        proven
+            .map(|misbehaviour| wire::Evidence {
+                rules: Some(self.config.rules_chain.clone()),
+                misbehaviour: Some(misbehaviour),
+            })
+            .collect()
+    }
+
+    /// The board was read up to its head and the boot generation is on it: the node
+    /// is in service.
+    pub fn is_in_service(&self) -> bool {
+        self.phase == Phase::InService
+    }
+
+    /// Why the engine signs no votes and verdicts at this time, if it does not.
+    pub fn signing_stopped(&self, now: Now) -> Option<String> {
+        match &self.signing {
+            Signing::Open => None,
+            Signing::Quarantined(until_ms) if now.wall_ms >= *until_ms => None,
+            Signing::Quarantined(until_ms) => Some(format!(
+                "the journal of this node was lost or is old: nothing is signed for another {} s",
+                (until_ms - now.wall_ms).div_ceil(1000)
+            )),
+            Signing::Stopped(why) => Some(why.clone()),
+        }
+    }
+
+    fn tick(&mut self, now: Now) {
+        while let Some((at, timer)) = self.timers.first().cloned() {
+            if at > now.mono_ms {
+                break;
+            }
+            self.timers.remove(&(at, timer.clone()));
+            self.timer_of.remove(&timer);
+            match timer {
+                Timer::Start => self.start(now),
+                Timer::HeldEntries => self.entries(now, Vec::new()),
+                Timer::Members => self.evaluate_members(now),
+                Timer::Quarantine => self.end_quarantine(now),
+                Timer::Transaction(tx_id) => {
+                    self.touched.insert(tx_id);
+                }
+            }
+        }
+    }
+
+    /// Sets the one alarm of a timer, to this monotonic time.
+    fn wake_at(&mut self, timer: Timer, at: u64) {
+        if let Some(old) = self.timer_of.insert(timer.clone(), at) {
+            self.timers.remove(&(old, timer.clone()));
+        }
+        self.timers.insert((at, timer));
+    }
+
+    /// Sets a timer unless it already rings earlier.
+    fn wake_by(&mut self, timer: Timer, at: u64) {
+        if self.timer_of.get(&timer).is_none_or(|old| *old > at) {
+            self.wake_at(timer, at);
+        }
+    }
+
+    fn unset(&mut self, timer: Timer) {
+        if let Some(old) = self.timer_of.remove(&timer) {
+            self.timers.remove(&(old, timer));
+        }
+    }
+
+    fn ask(&mut self, now: Now, pending: Pending) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket {
+            generation: self.durable.generation + 1,
+            number: self.tickets,
+        };
+        self.pending.insert(ticket, pending);
+        self.asked_mono.insert(ticket, now.mono_ms);
+        ticket
+    }
+
+    /// What an answered ticket stood for, and how long the answer took.
+    fn answered(&mut self, now: Now, ticket: Ticket) -> Option<(Pending, u64)> {
+        let asked = self.asked_mono.remove(&ticket).unwrap_or(now.mono_ms);
+        let pending = self.pending.remove(&ticket)?;
+        Some((pending, now.mono_ms.saturating_sub(asked)))
+    }
+
+    fn sign<B: Body>(&mut self, now: Now, pending: Pending, rules: &Rules, body: &B) {
+        let statement = self.bytes_of(rules, body);
+        self.sign_bytes(now, pending, B::KEY, B::DOMAIN, statement);
+    }
+
+    fn bytes_of<B: Body>(&self, rules: &Rules, body: &B) -> Vec<u8> {
+        statement::bytes_to_sign(rules, &self.config.node_id, body)
+    }
+
+    fn sign_bytes(
+        &mut self,
+        now: Now,
+        pending: Pending,
+        key: KeyRole,
+        domain: quorate_consensus::Domain,
+        statement: Vec<u8>,
+    ) {
+        let ticket = self.ask(now, pending);
+        self.out.push(Effect::Sign {
+            ticket,
+            key,
+            domain,
+            statement,
+        });
+    }
+
+    fn propose(&mut self, now: Now, pending: Pending, op: wire::board_op::Op) {
+        let ticket = self.ask(now, pending);
+        self.out.push(Effect::Propose {
+            ticket,
+            op: wire::BoardOp { op: Some(op) },
+            now_ms: now.wall_ms,
+        });
+    }
+
+    fn persist(&mut self, record: Record) {
+        self.out.push(Effect::Persist(record));
+    }
+
+    fn alert(&mut self, alert: Alert) {
+        self.out.push(Effect::Alert(alert));
+    }
+
+    fn answer(&mut self, request: RequestId, result: Result<Answer, Reject>) {
+        self.out.push(Effect::Answer {
+            request,
+            result: Box::new(result),
+        });
+    }
+
+    fn touch(&mut self, tx_id: &TxId) {
+        self.touched.insert(tx_id.clone());
+    }
+
+    fn rules_of(&self, tx_id: &TxId) -> Arc<Rules> {
+        match self.board.ballot(tx_id) {
+            Some(ballot) => ballot.rules.clone(),
+            None => self.board.rules().clone(),
+        }
+    }
+
+    /// The step between two ranks, in milliseconds: four times what the store needs
+    /// to answer, so that a slow store meets no storm.
+    fn stagger_ms(&self) -> u64 {
+        LEAST_STAGGER_MS.max(4 * self.latency_ms)
+    }
+
+    /// This node's place in the order that `subject` gives the members, banned ones
+    /// left out; the first acts at once.
+    fn rank(&self, subject: &str) -> u64 {
+        let place = |node_id: &NodeId| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(subject.as_bytes());
+            hasher.update(&[0]);
+            hasher.update(node_id.as_str().as_bytes());
+            *hasher.finalize().as_bytes()
+        };
+        let own = place(&self.config.node_id);
+        let before = |member: &&quorate_consensus::rules::Member| {
+            !self.board.is_banned(&member.node_id) && place(&member.node_id) < own
+        };
+        self.board.rules().members().filter(before).count() as u64
+    }
+
+    /// Forgets what this node alone knows about a ballot that needs nothing more.
+    fn retire(&mut self, tx_id: &TxId) {
+        let Some(ballot) = self.board.ballot(tx_id) else {
+            self.drop_local(tx_id);
+            return;
+        };
+        let proven = ballot.certificate.is_some() || !ballot.aborts.is_empty();
+        let called = ballot.roll_called || ballot.deadline_ms().is_none();
+        let Some(local) = self.locals.get(tx_id) else {
+            return;
+        };
+        let idle = local.held.is_empty() && local.waiters.is_empty() && local.parked.is_empty();
+        if !(is_final(ballot.state) && proven && called && idle) {
+            return;
+        }
+        if ballot.reservation.is_none() {
+            self.drop_local(tx_id);
+        } else if !local.afterwards {
+            if let Some(local) = self.locals.get_mut(tx_id) {
+                local.afterwards = true;
+            }
+            self.afterwards.push_back(tx_id.clone());
+            if self.afterwards.len() > WATCHED_AFTERWARDS
+                && let Some(oldest) = self.afterwards.pop_front()
+            {
+                self.drop_local(&oldest);
+            }
+        }
+    }
+
+    fn drop_local(&mut self, tx_id: &TxId) {
+        if let Some(local) = self.locals.remove(tx_id) {
+            self.held_votes -= local.held.len();
+        }
+        self.unset(Timer::Transaction(tx_id.clone()));
+    }
+}

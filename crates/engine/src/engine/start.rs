@@ -1,0 +1,244 @@
+//! From the first tick to being in service: read the board up to its head, compare
+//! boot generations, put the next one on the board.
+//!
+//! | journal against board | what it means | what is done |
+//! |---|---|---|
+//! | head < seen | the store is older than what this node has seen | STORE_ROLLBACK, signs nothing |
+//! | board's generation < acknowledged | the same | STORE_ROLLBACK, signs nothing |
+//! | board's generation > journal's | journal lost or restored | quarantine: signs nothing for vote timeout + 2 × skew, then adopts |
+//! | else | a plain restart | no wait |
+
+use quorate_consensus::statement::BootBody;
+use quorate_consensus::wire;
+
+use super::local::Journal;
+use super::{Engine, Pending, Signing, Timer};
+use crate::api::{Alert, Effect, JournalEntry, Now, Record, Ticket};
+
+/// How long an unanswered start-up question is waited for, in milliseconds.
+const RETRY_MS: u64 = 1_000;
+
+/// How far the start has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing was asked yet.
+    Fresh,
+    /// The head of the log was asked for.
+    AskedHead,
+    /// Entries up to this revision are awaited.
+    CatchingUp(u64),
+    /// The boot generation is on its way to the board.
+    Booting,
+    /// Everything is as it should be.
+    InService,
+}
+
+impl Engine {
+    /// Goes on with the start; called again until the node is in service.
+    pub(super) fn start(&mut self, now: Now) {
+        match self.phase {
+            Phase::Fresh | Phase::AskedHead => {
+                self.phase = Phase::AskedHead;
+                let ticket = self.ask(now, Pending::FirstHead);
+                self.out.push(Effect::ReadHead { ticket });
+                self.wake_at(Timer::Start, now.mono_ms + RETRY_MS);
+            }
+            Phase::CatchingUp(_) => {}
+            Phase::Booting => self.put_boot(now),
+            Phase::InService => {}
+        }
+    }
+
+    pub(super) fn head(&mut self, now: Now, ticket: Ticket, result: Result<u64, String>) {
+        match (self.answered(now, ticket), result) {
+            (Some((Pending::FirstHead, _)), Ok(head)) if self.phase == Phase::AskedHead => {
+                if head < self.durable.seen {
+                    let seen = self.durable.seen;
+                    self.stop_for_rollback(format!(
+                        "the board ends at revision {head}, but this node has seen revision {seen}"
+                    ));
+                }
+                self.phase = Phase::CatchingUp(head);
+                self.unset(Timer::Start);
+                self.caught_up(now);
+            }
+            (Some((Pending::SubmissionHead(tx_id), _)), result) => {
+                self.submission_head(now, &tx_id, result);
+            }
+            _ => {}
+        }
+    }
+
+    /// Called after entries were believed: starts to boot once the head is reached.
+    pub(super) fn caught_up(&mut self, now: Now) {
+        let Phase::CatchingUp(head) = self.phase else {
+            return;
+        };
+        if self.board.revision() < head {
+            return;
+        }
+        let on_board = self
+            .board
+            .member(&self.config.node_id)
+            .map_or(0, |member| member.generation);
+        if on_board < self.durable.acknowledged {
+            let acknowledged = self.durable.acknowledged;
+            self.stop_for_rollback(format!(
+                "the board knows boot generation {on_board} of this node, which started as {acknowledged} before"
+            ));
+        } else if on_board > self.durable.generation {
+            let until_ms = now.wall_ms + self.board.rules().vote_lifetime_ms();
+            self.signing = Signing::Quarantined(until_ms);
+            self.alert(Alert::Quarantine { until_ms });
+            self.wake_at(
+                Timer::Quarantine,
+                now.mono_ms + self.board.rules().vote_lifetime_ms(),
+            );
+        }
+        self.generation = on_board.max(self.durable.generation) + 1;
+        // The journal keeps its old generation while in quarantine: a node that
+        // stops meanwhile starts the whole wait again.
+        if !matches!(self.signing, Signing::Quarantined(_)) {
+            self.persist(Record::Generation {
+                generation: self.generation,
+                acknowledged: self.durable.acknowledged,
+            });
+        }
+        self.phase = Phase::Booting;
+        self.put_boot(now);
+        self.welcome_members();
+        self.wake_by(Timer::Members, now.mono_ms);
+        let unfinished: Vec<_> = self
+            .board
+            .ballots()
+            .filter(|ballot| {
+                let proven = ballot.certificate.is_some() || !ballot.aborts.is_empty();
+                !(quorate_consensus::ballot::is_final(ballot.state) && proven && ballot.roll_called)
+            })
+            .map(|ballot| ballot.tx_id.clone())
+            .collect();
+        for tx_id in unfinished {
+            self.local(now, &tx_id);
+            self.touch(&tx_id);
+        }
+    }
+
+    fn put_boot(&mut self, now: Now) {
+        let body = BootBody {
+            generation: self.generation,
+            time_ms: now.wall_ms,
+        };
+        let rules = self.board.rules().clone();
+        let pending = Pending::SignBoot(self.bytes_of(&rules, &body));
+        self.sign(now, pending, &rules, &body);
+        self.wake_at(
+            Timer::Start,
+            now.mono_ms + RETRY_MS.max(2 * self.stagger_ms()),
+        );
+    }
+
+    pub(super) fn boot_signed(&mut self, now: Now, boot: wire::SignedStatement) {
+        if self.phase == Phase::Booting {
+            self.boots.push(boot.statement.clone());
+            let op = wire::BootOp { boot: Some(boot) };
+            self.propose(now, Pending::ProposeBoot, wire::board_op::Op::Boot(op));
+        }
+    }
+
+    /// The board shows a boot of this node. Two machines that run one trustee may
+    /// have asked for the same generation; whose it is, the statement tells.
+    pub(super) fn booted(&mut self, generation: u64, statement: &[u8]) {
+        let ours = self.boots.iter().any(|boot| boot == statement);
+        if self.phase == Phase::Booting && ours {
+            self.phase = Phase::InService;
+            self.unset(Timer::Start);
+            self.durable.acknowledged = generation;
+            if !matches!(self.signing, Signing::Quarantined(_)) {
+                self.persist(Record::Generation {
+                    generation,
+                    acknowledged: generation,
+                });
+            }
+        } else if !ours
+            && matches!(self.phase, Phase::Booting | Phase::InService)
+            && generation >= self.generation
+        {
+            self.signing = Signing::Stopped(format!(
+                "another process with this trustee's keys has started (boot generation {generation}): stop one of the two"
+            ));
+            self.alert(Alert::NewerSelf { generation });
+        }
+    }
+
+    pub(super) fn end_quarantine(&mut self, now: Now) {
+        let Signing::Quarantined(until_ms) = self.signing else {
+            return;
+        };
+        if now.wall_ms < until_ms {
+            self.wake_at(Timer::Quarantine, now.mono_ms + (until_ms - now.wall_ms));
+            return;
+        }
+        self.signing = Signing::Open;
+        self.persist(Record::Generation {
+            generation: self.generation,
+            acknowledged: self.durable.acknowledged,
+        });
+        let waiting: Vec<_> = self.locals.keys().cloned().collect();
+        self.touched.extend(waiting);
+    }
+
+    pub(super) fn stop_for_rollback(&mut self, detail: String) {
+        self.signing = Signing::Stopped(format!("STORE_ROLLBACK: {detail}"));
+        self.alert(Alert::StoreRollback { detail });
+    }
+
+    /// Tells the driver whom not to speak with, as the board has it.
+    fn welcome_members(&mut self) {
+        let own = &self.config.node_id;
+        let unwelcome: Vec<_> = self
+            .board
+            .rules()
+            .members()
+            .map(|member| member.node_id.clone())
+            .filter(|node_id| {
+                let accused_by_us = self
+                    .board
+                    .member(node_id)
+                    .is_some_and(|state| state.accusations.contains_key(own));
+                accused_by_us || self.board.is_banned(node_id)
+            })
+            .collect();
+        for node_id in unwelcome {
+            self.refuse(&node_id, wire::GoodbyeReason::Banned, "banned");
+        }
+    }
+
+    /// The journal's answer about one transaction.
+    pub(super) fn found(&mut self, now: Now, ticket: Ticket, entry: JournalEntry) {
+        let Some((Pending::Lookup(tx_id), _)) = self.answered(now, ticket) else {
+            return;
+        };
+        let Some(local) = self.locals.get_mut(&tx_id) else {
+            return;
+        };
+        local.journal = Journal::Known;
+        local.guard = entry.guard;
+        local.verdict = entry.verdict;
+        local.end_persisted = entry.ended.is_some();
+        let parked = std::mem::take(&mut local.parked);
+        if let Some(state) = entry.ended
+            && self.board.ballot(&tx_id).is_none()
+        {
+            // Finished and forgotten by the board: it never starts again.
+            for (request, _) in parked {
+                self.reject_closed(request, &tx_id, state);
+            }
+            self.drop_local(&tx_id);
+            return;
+        }
+        for (request, submit) in parked {
+            self.submit(now, request, submit);
+        }
+        self.touch(&tx_id);
+    }
+}
