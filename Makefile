@@ -50,7 +50,7 @@ fix: ## Mend what can be mended by itself: formatting and simple lints
 .PHONY: interop
 interop: build ## Drive a dev cluster with the real grpcurl and with a Python client
 	@tools/setup interop
-	tools/interop/run $(QUORATE)
+	$(TOOLS)/python/bin/python tools/interop/run.py $(QUORATE) $(TOOLS)
 
 .PHONY: descriptor
 descriptor: ## Write target/quorate.binpb, the descriptor set of the API
