@@ -75,3 +75,16 @@ pub(super) struct Local {
     /// The journal was asked to remember its end.
     pub(super) end_persisted: bool,
 }
+
+impl Local {
+    /// Nobody waits for anything here, and nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.held.is_empty()
+            && self.waiters.is_empty()
+            && self.parked.is_empty()
+            && self.own_vote.is_none()
+            && !self.signing_vote
+            && !self.signing_verdict
+            && self.journal != Journal::Asked
+    }
+}

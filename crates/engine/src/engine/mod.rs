@@ -467,17 +467,19 @@ impl Engine {
 
     /// Forgets what this node alone knows about a ballot that needs nothing more.
     fn retire(&mut self, tx_id: &TxId) {
+        let Some(local) = self.locals.get(tx_id) else {
+            return;
+        };
+        if !local.is_idle() {
+            return;
+        }
         let Some(ballot) = self.board.ballot(tx_id) else {
             self.drop_local(tx_id);
             return;
         };
         let proven = ballot.certificate.is_some() || !ballot.aborts.is_empty();
         let called = ballot.roll_called || ballot.deadline_ms().is_none();
-        let Some(local) = self.locals.get(tx_id) else {
-            return;
-        };
-        let idle = local.held.is_empty() && local.waiters.is_empty() && local.parked.is_empty();
-        if !(is_final(ballot.state) && proven && called && idle) {
+        if !(is_final(ballot.state) && proven && called) {
             return;
         }
         if ballot.reservation.is_none() {

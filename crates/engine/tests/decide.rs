@@ -1,0 +1,199 @@
+//! One ballot, from the first vote to the chain, and the rows of the table that end
+//! it otherwise.
+
+mod world;
+
+use quorate_consensus::Choice;
+use quorate_consensus::wire::{BallotState, Standing, ViolationType};
+use quorate_engine::{Alert, Reject, Wait};
+use quorate_testkit::{Cluster, Options, number, tx};
+use world::World;
+
+fn five() -> World {
+    World::new(Cluster::with(
+        5,
+        4,
+        Options::default().times(10_000, 200, 1_000),
+    ))
+}
+
+#[test]
+fn four_equal_votes_are_confirmed_and_proven() {
+    let mut world = five();
+    let id = tx("tx_001");
+    let requests: Vec<_> = (0..4)
+        .map(|i| world.submit(i, &id, number(42), Wait::Confirmed))
+        .collect();
+    world.until(|w| requests.iter().all(|r| w.answers.contains_key(r)));
+    for request in requests {
+        let answer = world.answer(request).as_ref().expect("accepted");
+        assert_eq!(answer.ballot.state(), BallotState::Confirmed);
+    }
+    assert_eq!(world.chain.included.len(), 1);
+    for i in 0..5 {
+        let proof = world.engine(i).proof(&id).expect("certificate");
+        let bytes = prost::Message::encode_to_vec(&proof);
+        let cluster_id = world.cluster.rules().cluster_id();
+        let checked = quorate_consensus::proof::verify(
+            &bytes,
+            &cluster_id,
+            None,
+            &quorate_testkit::FakeVerifier,
+        );
+        checked.expect("the certificate holds");
+        assert!(
+            world.nodes[i].alerts.is_empty(),
+            "{:?}",
+            world.nodes[i].alerts
+        );
+    }
+}
+
+#[test]
+fn dissent_before_the_threshold_aborts_and_bans() {
+    let mut world = five();
+    let id = tx("tx_001");
+    for i in 0..3 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.submit(4, &id, number(2), Wait::Recorded);
+    world.run(100);
+    assert_eq!(world.state(&id), Some(BallotState::Collecting));
+    world.submit(3, &id, number(1), Wait::Recorded);
+    world.until(|w| w.board.is_banned(&w.cluster.node_id(4)));
+    assert_eq!(world.state(&id), Some(BallotState::AbortedByzantine));
+    world.until(|w| w.engine(0).proof(&id).is_some());
+    assert_eq!(world.engine(0).evidence(&id).len(), 1);
+    assert!(world.nodes[0].alerts.iter().any(|alert| matches!(
+        alert,
+        Alert::Misbehaviour {
+            kind: ViolationType::MinorityVote,
+            ..
+        }
+    )));
+    // The banned node's streams are gone, and its next vote is refused.
+    assert!(world.nodes[0].refused.contains(&world.cluster.node_id(4)));
+    let request = world.submit(4, &tx("tx_002"), number(1), Wait::Recorded);
+    world.run(100);
+    assert!(matches!(world.answer(request), Err(Reject::Banned { .. })));
+}
+
+#[test]
+fn a_split_ends_without_a_ban() {
+    let mut world = five();
+    let id = tx("tx_001");
+    for (i, value) in [1, 1, 2, 2].into_iter().enumerate() {
+        world.submit(i, &id, number(value), Wait::Recorded);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::AbortedSplit));
+    world.run(1_000);
+    assert!((0..5).all(|i| !world.board.is_banned(&world.cluster.node_id(i))));
+}
+
+#[test]
+fn a_started_ballot_times_out_and_an_outage_is_nobodys_fault() {
+    let mut world = five();
+    let id = tx("tx_001");
+    let request = world.submit(0, &id, number(1), Wait::Decided);
+    world.submit(1, &id, number(1), Wait::Recorded);
+    world.until(|w| w.answers.contains_key(&request));
+    let answer = world
+        .answer(request)
+        .as_ref()
+        .expect("a state, not an error");
+    assert_eq!(answer.ballot.state(), BallotState::AbortedTimeout);
+    world.run(3_000);
+    let ballot = world.board.ballot(&id).unwrap();
+    assert!(ballot.roll_called && ballot.silent.is_empty());
+    world.until(|w| !w.board.ballot(&id).unwrap().aborts.is_empty());
+}
+
+#[test]
+fn a_silent_trustee_is_marked_at_the_deadline() {
+    let mut world = five();
+    let id = tx("tx_001");
+    for i in 0..4 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| w.board.ballot(&id).is_some_and(|b| b.roll_called));
+    assert_eq!(world.state(&id), Some(BallotState::Confirmed));
+    world.run(10);
+    let view = world.engine(2).view(&id).unwrap();
+    assert_eq!(view.trustees[4].standing(), Standing::Silent);
+    let silent = world.board.member(&world.cluster.node_id(4)).unwrap();
+    assert_eq!(silent.reputation, 900);
+}
+
+#[test]
+fn an_unstarted_ballot_expires_and_the_guard_remains() {
+    let mut world = five();
+    let id = tx("tx_001");
+    let request = world.submit(0, &id, number(1), Wait::Decided);
+    world.until(|w| w.answers.contains_key(&request));
+    assert!(matches!(world.answer(request), Err(Reject::Expired { .. })));
+    assert_eq!(world.state(&id), None);
+    let second = world.submit(0, &id, number(2), Wait::Recorded);
+    world.run(100);
+    assert!(
+        matches!(world.answer(second), Err(Reject::SecondChoice { first, .. }) if *first == number(1).into())
+    );
+    let same = world.submit(0, &id, number(1), Wait::Recorded);
+    world.run(100);
+    assert!(world.answer(same).is_ok());
+}
+
+#[test]
+fn an_abstention_is_neither_dissent_nor_agreement() {
+    let mut world = five();
+    let id = tx("tx_001");
+    world.submit(4, &id, Choice::Abstention, Wait::Recorded);
+    for i in 0..4 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    assert!(world.board.ballot(&id).unwrap().violations.is_empty());
+}
+
+#[test]
+fn repeating_is_idempotent_and_a_second_choice_is_refused() {
+    let mut world = five();
+    let id = tx("tx_001");
+    let first = world.submit(0, &id, number(1), Wait::Recorded);
+    world.run(100);
+    assert!(!world.answer(first).as_ref().unwrap().repeated);
+    let again = world.submit(0, &id, number(1), Wait::Recorded);
+    let other = world.submit(0, &id, number(2), Wait::Recorded);
+    world.run(100);
+    assert!(world.answer(again).as_ref().unwrap().repeated);
+    assert!(matches!(
+        world.answer(other),
+        Err(Reject::SecondChoice { .. })
+    ));
+    assert_eq!(world.board.ballot(&id).unwrap().votes.len(), 1);
+    // Before the board has answered, the guard alone holds.
+    let id = tx("tx_002");
+    let one = world.submit(1, &id, number(1), Wait::Recorded);
+    let two = world.submit(1, &id, number(2), Wait::Recorded);
+    world.run(100);
+    assert!(world.answer(one).is_ok());
+    assert!(matches!(
+        world.answer(two),
+        Err(Reject::SecondChoice { .. })
+    ));
+}
+
+#[test]
+fn many_ballots_at_once_get_their_own_nonces() {
+    let mut world = five();
+    let ids: Vec<_> = (0..40).map(|n| tx(&format!("tx_{n}"))).collect();
+    for id in &ids {
+        for i in 0..4 {
+            world.submit(i, id, number(7), Wait::Recorded);
+        }
+    }
+    world.until(|w| {
+        ids.iter()
+            .all(|id| w.state(id) == Some(BallotState::Confirmed))
+    });
+    assert_eq!(world.chain.included.len(), ids.len());
+}
