@@ -1,0 +1,135 @@
+//! One authenticated connection, incoming or outgoing, that can be ended from outside.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+
+use crate::identity::{Identity, Serial};
+use crate::registry::Registration;
+
+/// Who is at the other end. In a handler: `request.extensions().get::<PeerInfo>()`.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Tells the connections of this process apart.
+    pub connection_id: u64,
+    /// Whom the other end's certificate names.
+    pub identity: Identity,
+    /// BLAKE3-256 of the other end's certificate (DER).
+    pub certificate_digest: [u8; 32],
+    /// The other end's certificate's serial number.
+    pub serial: Serial,
+    /// BLAKE3-256 of the certificate (DER) that this end showed.
+    pub local_certificate_digest: [u8; 32],
+    /// Where the other end is.
+    pub remote_addr: SocketAddr,
+    /// Whether this end dialled.
+    pub outgoing: bool,
+    /// How the keys were agreed: "X25519MLKEM768" or "X25519".
+    pub key_exchange: String,
+    /// Ends the connection.
+    pub cancel: CancellationToken,
+}
+
+/// An authenticated TLS connection. It ends, with an error, when its
+/// [`cancel`](PeerInfo::cancel) token is cancelled.
+pub struct Connection {
+    io: TlsStream<TcpStream>,
+    info: PeerInfo,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Leaves the registry when dropped.
+    _registration: Registration,
+}
+
+impl Connection {
+    pub(crate) fn new(io: TlsStream<TcpStream>, registration: Registration) -> Self {
+        let info = registration.info().clone();
+        Self {
+            io,
+            cancelled: Box::pin(info.cancel.clone().cancelled_owned()),
+            info,
+            _registration: registration,
+        }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &PeerInfo {
+        &self.info
+    }
+
+    /// Registers this task to be woken on cancellation, too.
+    fn poll_alive(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.cancelled.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "this node ended the connection",
+            )),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Connection").field(&self.info).finish()
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = PeerInfo;
+
+    fn connect_info(&self) -> PeerInfo {
+        self.info.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_alive(cx)?;
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_alive(cx)?;
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_alive(cx)?;
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_alive(cx)?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// Not refused after a cancellation: it is what ends the connection.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

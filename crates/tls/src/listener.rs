@@ -1,0 +1,245 @@
+//! Accepts connections and yields those whose handshake is done and whose certificate
+//! is good. One slow or hostile client holds up nobody else.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::Connection;
+use crate::material::{H2, TlsMaterial};
+use crate::refused::{Refusal, Refused, story};
+use crate::registry::{NewConnection, Registry};
+
+/// A pause after an accept that failed, so that a process without free file
+/// descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Limits of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerOptions {
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// How many handshakes may be under way; further connections wait in the system's
+    /// queue.
+    pub max_handshakes: usize,
+    /// How many incoming connections one identity may have.
+    pub max_per_identity: usize,
+}
+
+impl Default for ListenerOptions {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(5),
+            max_handshakes: 256,
+            max_per_identity: 256,
+        }
+    }
+}
+
+/// What a listener counted since it began.
+#[derive(Debug, Default)]
+pub struct Counters {
+    accepted: AtomicU64,
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Counters {
+    /// Connections that were accepted.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were refused, by [`Refused::label`].
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.lock().clone()
+    }
+
+    fn count(&self, refused: &Refused) {
+        *self.lock().entry(refused.label()).or_default() += 1;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Observer = Arc<dyn Fn(SocketAddr, &Refused) + Send + Sync>;
+
+/// A port that takes TLS 1.3 connections with client certificates only.
+pub struct Listener {
+    tcp: TcpListener,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    material: Arc<TlsMaterial>,
+    registry: Registry,
+    options: ListenerOptions,
+    counters: Arc<Counters>,
+    observer: Option<Observer>,
+}
+
+impl Listener {
+    /// Binds a port; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// The system's, for instance when the port is taken.
+    pub async fn bind(
+        addr: impl ToSocketAddrs,
+        material: Arc<TlsMaterial>,
+        registry: Registry,
+        options: ListenerOptions,
+    ) -> io::Result<Self> {
+        let shared = Shared {
+            material,
+            registry,
+            options,
+            counters: Arc::default(),
+            observer: None,
+        };
+        Ok(Self {
+            tcp: TcpListener::bind(addr).await?,
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Also tells this function of every refusal. It runs on the reactor: it must not
+    /// block.
+    #[must_use]
+    pub fn on_refused(
+        self,
+        observer: impl Fn(SocketAddr, &Refused) + Send + Sync + 'static,
+    ) -> Self {
+        let shared = Shared {
+            material: Arc::clone(&self.shared.material),
+            registry: self.shared.registry.clone(),
+            options: self.shared.options,
+            counters: Arc::clone(&self.shared.counters),
+            observer: Some(Arc::new(observer)),
+        };
+        Self {
+            tcp: self.tcp,
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.shared.counters)
+    }
+
+    /// The connections, for `tonic::transport::Server::serve_with_incoming_shutdown`.
+    /// Ends, and closes the port, when `stop` is cancelled or the stream is dropped;
+    /// connections that were yielded live on.
+    pub fn incoming(self, stop: CancellationToken) -> ReceiverStream<io::Result<Connection>> {
+        let (ready, incoming) = mpsc::channel(64);
+        tokio::spawn(accept_all(self.tcp, self.shared, ready, stop));
+        ReceiverStream::new(incoming)
+    }
+}
+
+type Ready = mpsc::Sender<io::Result<Connection>>;
+
+async fn accept_all(tcp: TcpListener, shared: Arc<Shared>, ready: Ready, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(shared.options.max_handshakes));
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, tcp.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
+            () = stop.cancelled() => return,
+            () = ready.closed() => return,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (shared, ready, stop) = (Arc::clone(&shared), ready.clone(), stop.clone());
+        tokio::spawn(async move {
+            let outcome = tokio::select! {
+                outcome = handshake(&shared, stream, from) => outcome,
+                () = stop.cancelled() => Err(Refused::Stopping),
+                () = ready.closed() => Err(Refused::Stopping),
+            };
+            // The place is for the handshake, not for the wait behind it.
+            drop(place);
+            match outcome {
+                Ok(connection) => {
+                    shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
+                    let peer = connection.peer();
+                    tracing::debug!(%from, identity = %peer.identity, "connection accepted");
+                    // Nobody takes it when the server has ended; then it is closed.
+                    let _ = ready.send(Ok(connection)).await;
+                }
+                Err(refused) => shared.refuse(from, &refused),
+            }
+        });
+    }
+}
+
+impl Shared {
+    fn refuse(&self, from: SocketAddr, refused: &Refused) {
+        self.counters.count(refused);
+        let (label, reason) = (refused.label(), story(refused));
+        if refused.is_noise() {
+            tracing::debug!(%from, label, reason, "connection refused");
+        } else {
+            tracing::warn!(%from, label, reason, "connection refused");
+        }
+        if let Some(observer) = &self.observer {
+            observer(from, refused);
+        }
+    }
+}
+
+async fn handshake(
+    shared: &Shared,
+    stream: TcpStream,
+    from: SocketAddr,
+) -> Result<Connection, Refused> {
+    // Small frames matter more than full packets here; without it they only wait.
+    let _ = stream.set_nodelay(true);
+    let current = shared.material.current();
+    let limit = shared.options.handshake_timeout;
+    let accepting = TlsAcceptor::from(Arc::clone(&current.server)).accept(stream);
+    let stream = match tokio::time::timeout(limit, accepting).await {
+        Ok(stream) => stream?,
+        Err(_) => return Err(Refused::TimedOut(limit)),
+    };
+    // A client that offers no ALPN at all passes the handshake.
+    if stream.get_ref().1.alpn_protocol() != Some(H2) {
+        return Err(Refused::NoH2);
+    }
+    let stream = TlsStream::Server(stream);
+    let new = NewConnection::of(&stream, from, current.own.digest)
+        .map_err(|e| Refused::Refusal(Refusal::Identity(e)))?;
+    let limit = shared.options.max_per_identity;
+    let registration = shared
+        .registry
+        .register_within(new, limit)
+        .map_err(|identity| Refused::TooMany { identity, limit })?;
+    Ok(Connection::new(stream, registration))
+}
