@@ -16,7 +16,7 @@ use quorate_engine::{
     Event, Handed, JournalEntry, Now, Prepared, Proposed, Record, Reject, RequestId, SendOutcome,
     Sighting, StreamId, Submit, Wait,
 };
-use quorate_testkit::{Cluster, FakeVerifier, NOW};
+use quorate_testkit::{Cluster, FakeVerifier, NOW, tx};
 
 /// How long every answer and every frame takes, in milliseconds.
 const HOP_MS: u64 = 1;
@@ -380,7 +380,13 @@ impl World {
         self.cut.clear();
     }
 
-    pub(crate) fn submit(&mut self, i: usize, tx_id: &TxId, choice: impl Into<Choice>, wait: Wait) -> u64 {
+    pub(crate) fn submit(
+        &mut self,
+        i: usize,
+        tx_id: &TxId,
+        choice: impl Into<Choice>,
+        wait: Wait,
+    ) -> u64 {
         let submit = Submit {
             tx_id: Some(tx_id.clone()),
             handed: Handed::Choice(choice.into()),
@@ -419,6 +425,15 @@ impl World {
     }
 
     fn publish(&mut self) {
+        // What the projection of the log into the audit store does.
+        for event in self.log.iter().flat_map(|entry| &entry.events) {
+            if let Some(wire::board_event::Event::Reserved(reserved)) = &event.event
+                && reserved.anew
+                && let Some(reservation) = &reserved.reservation
+            {
+                self.rows.insert(tx(&event.tx_id), reservation.clone());
+            }
+        }
         for i in 0..self.nodes.len() {
             let Some(engine) = &self.nodes[i].engine else {
                 continue;

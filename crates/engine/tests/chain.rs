@@ -1,0 +1,126 @@
+//! Bad days at the chain: lost answers, foreign transactions, reorganisations, a
+//! lease whose holder does nothing.
+
+mod world;
+
+use quorate_consensus::wire::BallotState;
+use quorate_engine::{Alert, Wait};
+use quorate_testkit::{Cluster, Options, number, ops, tx};
+use world::{OnChain, World};
+
+fn four() -> World {
+    World::new(Cluster::with(
+        4,
+        3,
+        Options::default().times(60_000, 100, 1_000),
+    ))
+}
+
+fn decide(world: &mut World, id: &str) -> quorate_consensus::TxId {
+    let id = tx(id);
+    for i in 0..3 {
+        world.submit(i, &id, number(42), Wait::Recorded);
+    }
+    id
+}
+
+#[test]
+fn an_answer_lost_after_sending_costs_no_second_action() {
+    let mut world = four();
+    world.chain.lose_answers = 3;
+    let id = decide(&mut world, "tx_001");
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    assert_eq!(world.chain.included.len(), 1);
+}
+
+#[test]
+fn a_chain_that_is_away_is_waited_for() {
+    let mut world = four();
+    world.chain.refuse = true;
+    let id = decide(&mut world, "tx_001");
+    world.run(40_000);
+    assert_eq!(world.state(&id), Some(BallotState::Submitted));
+    world.chain.refuse = false;
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    assert_eq!(world.chain.included.len(), 1);
+}
+
+#[test]
+fn a_taken_nonce_is_an_alarm_and_reserved_anew() {
+    let mut world = four();
+    let first = world.cluster.rules().chain().first_nonce;
+    world.chain.head = 1;
+    let foreign = OnChain {
+        payload: b"foreign".to_vec(),
+        tx_hash: vec![9; 32],
+        block: 1,
+        succeeded: true,
+    };
+    world.chain.included.insert(first, foreign);
+    let id = decide(&mut world, "tx_001");
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    let ballot = world.board.ballot(&id).unwrap();
+    assert_eq!(ballot.reservation.as_ref().unwrap().nonce, first + 1);
+    assert!(world.nodes.iter().all(|node| {
+        node.alerts
+            .iter()
+            .any(|alert| matches!(alert, Alert::NonceTaken { .. }))
+    }));
+    assert_eq!(world.chain.included.len(), 2);
+}
+
+#[test]
+fn a_reorganisation_undoes_and_the_same_bytes_go_again() {
+    let mut world = four();
+    let id = decide(&mut world, "tx_001");
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.run(1_000);
+    let nonce = *world.chain.included.keys().next().unwrap();
+    let before = world.chain.included.remove(&nonce).unwrap();
+    world.until(|w| w.state(&id) == Some(BallotState::Submitted));
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    let after = &world.chain.included[&nonce];
+    assert_eq!(
+        (&after.payload, &after.tx_hash),
+        (&before.payload, &before.tx_hash)
+    );
+}
+
+#[test]
+fn a_reverted_transaction_fails_the_ballot() {
+    let mut world = four();
+    let id = decide(&mut world, "tx_001");
+    world.until(|w| !w.chain.included.is_empty());
+    world
+        .chain
+        .included
+        .values_mut()
+        .for_each(|sent| sent.succeeded = false);
+    world.until(|w| w.state(&id) == Some(BallotState::Failed));
+    world.run(10);
+    assert!(
+        world.nodes[0]
+            .alerts
+            .iter()
+            .any(|a| matches!(a, Alert::Submission { .. }))
+    );
+}
+
+#[test]
+fn a_lease_is_advice_and_never_a_right() {
+    let mut world = four();
+    let id = tx("tx_001");
+    let hog = world.cluster.node_id(3);
+    world.kill(3);
+    for i in 0..3 {
+        world.submit(i, &id, number(42), Wait::Recorded);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Submitted));
+    // The dead node's lease is renewed again and again.
+    for _ in 0..8 {
+        let _ = world.write(&ops::lease(&id, &hog, 60_000));
+        world.run(10_000);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    assert_eq!(world.chain.included.len(), 1);
+}
