@@ -1,5 +1,7 @@
 //! What the board knows about members: bans and pardons, accusations, starts.
 
+use std::collections::btree_map::Entry;
+
 use crate::board::step::{Effect, Step, malformed, node_id, unproven};
 use crate::board::votes::{is_noted, state_of};
 use crate::board::{Ban, Board, Refusal, SILENT_REPUTATION};
@@ -259,10 +261,13 @@ impl Board {
         };
         let about = accusation.body.tx_id.clone();
         let member = state_of(&mut self.members, &accused);
-        if member.accusations.contains_key(&by) {
-            member.further_accusations.insert(key, accusation);
-        } else {
-            member.accusations.insert(by, accusation);
+        match member.accusations.entry(by) {
+            Entry::Vacant(entry) => {
+                entry.insert(accusation);
+            }
+            Entry::Occupied(_) => {
+                member.further_accusations.insert(key, accusation);
+            }
         }
         step.event(about.as_ref(), Event::Accused(event));
         Ok(Effect::Changed)

@@ -102,7 +102,7 @@ pub struct Ban {
 }
 
 /// One member as the board knows it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MemberState {
     /// Its ban, while banned.
     pub ban: Option<Ban>,
@@ -126,11 +126,20 @@ pub struct MemberState {
     pub boot: Option<SignedStatement>,
 }
 
-impl MemberState {
-    fn new() -> Self {
+impl Default for MemberState {
+    /// A member of whom nothing is known: its reputation is full.
+    fn default() -> Self {
         Self {
+            ban: None,
             reputation: FULL_REPUTATION,
-            ..Self::default()
+            generation: 0,
+            total_votes: 0,
+            violations: 0,
+            absences: 0,
+            unstarted: 0,
+            accusations: BTreeMap::new(),
+            further_accusations: BTreeMap::new(),
+            boot: None,
         }
     }
 }
@@ -158,7 +167,7 @@ impl Board {
     pub fn new(rules: Arc<Rules>) -> Self {
         let members = rules
             .members()
-            .map(|member| (member.node_id.clone(), MemberState::new()))
+            .map(|member| (member.node_id.clone(), MemberState::default()))
             .collect();
         Self {
             rules,

@@ -223,9 +223,7 @@ pub(super) fn state_of<'a>(
     members: &'a mut BTreeMap<NodeId, MemberState>,
     node_id: &NodeId,
 ) -> &'a mut MemberState {
-    members
-        .entry(node_id.clone())
-        .or_insert_with(MemberState::new)
+    members.entry(node_id.clone()).or_default()
 }
 
 /// Takes a ballot that is no longer unstarted off the accounts of its voters.

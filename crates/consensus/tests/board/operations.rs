@@ -138,8 +138,8 @@ fn unstarted_ballots_are_limited() {
     assert!(vote(0, "more").is_ok());
     // A started one makes room.
     assert!(vote(1, "t0").is_ok());
-    assert!(vote(0, "yet more").is_ok());
-    assert!(vote(0, "too many").is_err());
+    assert!(vote(0, "yet-more").is_ok());
+    assert!(vote(0, "too-many").is_err());
     assert_eq!(board.member(&node_id).unwrap().unstarted, MAX_UNSTARTED);
     assert_eq!(board.member(&cluster.node_id(1)).unwrap().unstarted, 0);
 }
