@@ -3,8 +3,9 @@
 
 mod world;
 
+use quorate_consensus::Domain;
 use quorate_consensus::wire::BallotState;
-use quorate_engine::{Alert, Wait};
+use quorate_engine::{Alert, Effect, Wait};
 use quorate_testkit::{Cluster, Options, number, ops, tx};
 use world::{OnChain, World};
 
@@ -123,4 +124,37 @@ fn a_lease_is_advice_and_never_a_right() {
     }
     world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
     assert_eq!(world.chain.included.len(), 1);
+}
+
+#[test]
+fn nothing_is_sent_without_t_decisions() {
+    let mut world = four();
+    // Two of four come to the decision and die there: two decisions are less than t.
+    let mut killed = Vec::new();
+    world.crash = Some(Box::new(move |node, effect| {
+        let decides = matches!(
+            effect,
+            Effect::Sign {
+                domain: Domain::Decision,
+                ..
+            }
+        );
+        let dies = decides && killed.len() < 2 && !killed.contains(&node);
+        if dies {
+            killed.push(node);
+        }
+        dies
+    }));
+    let id = decide(&mut world, "tx_001");
+    world.until(|w| w.state(&id) == Some(BallotState::Submitted));
+    world.run(200_000);
+    assert_eq!(world.state(&id), Some(BallotState::Submitted));
+    assert!(world.chain.included.is_empty());
+    assert!(world.variants.is_empty(), "nothing is even signed");
+    for i in 0..4 {
+        if world.nodes[i].engine.is_none() {
+            world.restart(i);
+        }
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
 }

@@ -129,6 +129,29 @@ fn a_crash_between_any_two_effects_changes_nothing() {
     }
 }
 
+#[test]
+fn after_a_crash_another_value_is_no_second_choice() {
+    for at in 1..40 {
+        let mut world = four();
+        let id = tx("tx_001");
+        let mut seen = 0;
+        world.crash = Some(Box::new(move |node, _| {
+            seen += u32::from(node == 0);
+            seen == at
+        }));
+        world.submit(0, &id, number(42), Wait::Recorded);
+        world.run(200);
+        if world.nodes[0].engine.is_none() {
+            world.restart(0);
+        }
+        world.run(200);
+        world.submit(0, &id, number(43), Wait::Recorded);
+        world.run(2_000);
+        check_signatures(&world);
+        assert!(!world.board.is_banned(&world.cluster.node_id(0)));
+    }
+}
+
 /// Kills every node that comes to a step, and sees the submission recovered.
 fn kill_submitters_at(step: &'static str, is_step: fn(&Effect) -> bool) {
     let mut world = four();
