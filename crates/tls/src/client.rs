@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
 use quorate_consensus::NodeId;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream};
 use tonic::transport::{Channel, Endpoint};
@@ -43,7 +43,8 @@ struct Side {
 }
 
 impl ClientTls {
-    /// Loads a client's or operator's certificate. A node takes
+    /// Loads a client's or operator's certificate; one past its time is refused here,
+    /// where that can be said clearly. A node takes
     /// [`TlsMaterial::client`](crate::TlsMaterial::client).
     ///
     /// # Errors
@@ -51,6 +52,12 @@ impl ClientTls {
     pub fn load(paths: &ClientPaths) -> Result<Arc<Self>, TlsError> {
         let cas = read_certificates(&paths.ca_cert)?;
         let leaf = OwnLeaf::read(&paths.cert, &paths.key)?;
+        if leaf.own.not_after_ms < UnixTime::now().as_secs().saturating_mul(1000) {
+            return Err(TlsError::OwnCertificate {
+                path: paths.cert.clone(),
+                reason: "it has expired".into(),
+            });
+        }
         Ok(Arc::new(client_side(&cas, &[], &leaf)?))
     }
 
@@ -152,7 +159,7 @@ pub enum DialError {
         /// What was dialled.
         addr: String,
         /// Why.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// The TLS handshake failed.
     #[error("no TLS connection with {addr}: {reason}")]
@@ -333,7 +340,7 @@ impl Target {
     fn refused(&self, refusal: Refusal) -> DialError {
         DialError::Refusal {
             addr: self.addr.clone(),
-            refusal,
+            refusal: Box::new(refusal),
         }
     }
 

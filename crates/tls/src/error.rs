@@ -37,7 +37,7 @@ pub enum TlsError {
         identity: Identity,
     },
     /// Our own certificate would be refused by everybody.
-    #[error("{} would be refused by the other nodes: {reason}", path.display())]
+    #[error("{} would be refused: {reason}", path.display())]
     OwnCertificate {
         /// The certificate's file.
         path: PathBuf,
