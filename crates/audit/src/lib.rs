@@ -5,7 +5,16 @@
 //! transaction, so that a stopped database loses nothing and a restart repeats
 //! nothing.
 
+mod change;
+mod evidence;
+mod lineage;
 pub mod rows;
+pub mod sqlite;
 mod store;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
+mod time;
 
+pub use lineage::Lineage;
+pub use sqlite::SqliteAudit;
 pub use store::{AuditError, AuditStore};

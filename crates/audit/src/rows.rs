@@ -1,6 +1,8 @@
 //! What the tables hold, as Rust types. The same for every backend.
 
-use quorate_consensus::wire::{AccusationKind, BallotState, SignedStatement, ViolationType};
+use quorate_consensus::wire::{
+    AccusationKind, BallotState, BanProof, SignedStatement, ViolationType,
+};
 use quorate_consensus::{Choice, NodeId, PeerId, TxId, Value};
 
 /// State of a row of `blockchain_submissions`.
@@ -229,6 +231,25 @@ pub struct AccusationRow {
     pub accusation: SignedStatement,
     /// When it came to the board: milliseconds since the Unix epoch.
     pub at_ms: u64,
+}
+
+/// A row of `bans`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BanRow {
+    /// BLAKE3-256 of the member's vote key; none when the store does not know it.
+    pub peer_id: Option<PeerId>,
+    /// Who.
+    pub node_id: NodeId,
+    /// For what.
+    pub violation_type: ViolationType,
+    /// How sure.
+    pub proof_kind: ProofKind,
+    /// The proof, as the board has it.
+    pub proof: BanProof,
+    /// Since when: milliseconds since the Unix epoch.
+    pub banned_at_ms: u64,
+    /// When it was lifted, if it was: milliseconds since the Unix epoch.
+    pub lifted_at_ms: Option<u64>,
 }
 
 /// Which rows to read; everything that is set must fit.

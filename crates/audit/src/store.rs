@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use quorate_consensus::wire::{BallotState, BoardEntry};
-use quorate_consensus::{ClusterId, TxId};
+use quorate_consensus::{ClusterId, NodeId, TxId};
 use quorate_engine::{AuditAnswer, AuditAsk};
 
 use crate::rows::{
-    AccusationRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
+    AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
     ViolationRow, VoteRow,
 };
 
@@ -119,6 +119,12 @@ pub trait AuditStore: Send + Sync + 'static {
     /// # Errors
     /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
     async fn accusations(&self, filter: &Filter) -> Result<Vec<AccusationRow>, AuditError>;
+
+    /// Bans, of one member or of all, oldest first; those that were lifted too.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
+    async fn bans(&self, node_id: Option<&NodeId>) -> Result<Vec<BanRow>, AuditError>;
 
     /// How the votes of a transaction came out.
     ///

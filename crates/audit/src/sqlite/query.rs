@@ -1,0 +1,291 @@
+//! Reads rows.
+
+use prost::Message;
+use quorate_consensus::wire::{BallotState, BanProof, SignedStatement};
+use quorate_consensus::{NodeId, TxId};
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::away;
+use super::columns::{Named, Peer, Utc, Wide, choice, joined};
+use crate::rows::{
+    AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
+    ViolationRow, VoteRow,
+};
+use crate::store::AuditError;
+
+pub(super) fn cursor(connection: &Connection) -> Result<u64, AuditError> {
+    connection
+        .query_row("SELECT revision FROM audit_cursor", [], |row| row.get(0))
+        .map(|Wide(revision)| revision)
+        .map_err(away)
+}
+
+pub(super) fn submission(
+    connection: &Connection,
+    tx_id: &TxId,
+) -> Result<Option<SubmissionRow>, AuditError> {
+    let sql = "SELECT * FROM blockchain_submissions WHERE tx_id = ?1
+               UNION ALL SELECT * FROM blockchain_submissions_archive WHERE tx_id = ?1";
+    one(connection, sql, tx_id, submission_row)
+}
+
+pub(super) fn submissions(
+    connection: &Connection,
+    state: Option<SubmissionState>,
+    limit: u32,
+) -> Result<Vec<SubmissionRow>, AuditError> {
+    many(
+        connection,
+        "SELECT * FROM blockchain_submissions WHERE ?1 IS NULL OR state = ?1
+         ORDER BY submitted_at DESC, tx_id DESC LIMIT ?2",
+        params![state.map(SubmissionState::as_str), limit],
+        submission_row,
+    )
+}
+
+fn submission_row(row: &Row<'_>) -> rusqlite::Result<SubmissionRow> {
+    Ok(SubmissionRow {
+        tx_id: named(row, "tx_id")?,
+        state: named(row, "state")?,
+        value: joined(row)?,
+        account: row.get("account")?,
+        nonce: wide(row, "nonce")?,
+        payload: row.get("payload")?,
+        tx_hash: row.get("tx_hash")?,
+        block_number: wide(row, "block_number")?,
+        attempts: row.get("attempts")?,
+        submitted_at_ms: utc(row, "submitted_at")?,
+        confirmed_at_ms: row.get::<_, Option<Utc>>("confirmed_at")?.map(|t| t.0),
+    })
+}
+
+/// Rows by [`Filter`], whose columns are ?1 (tx_id), ?2 (node) and ?3 (limit, -1 for
+/// none): the latest, oldest first.
+fn filtered<T>(
+    connection: &Connection,
+    sql: &str,
+    filter: &Filter,
+    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, AuditError> {
+    let mut rows = many(
+        connection,
+        sql,
+        params![
+            filter.tx_id.as_ref().map(|tx_id| tx_id.as_str()),
+            filter.node_id.as_ref().map(|node_id| node_id.as_str()),
+            filter.limit.map_or(-1, i64::from),
+        ],
+        read,
+    )?;
+    rows.reverse();
+    Ok(rows)
+}
+
+pub(super) fn violations(
+    connection: &Connection,
+    filter: &Filter,
+) -> Result<Vec<ViolationRow>, AuditError> {
+    let sql = "SELECT * FROM byzantine_violations
+               WHERE (?1 IS NULL OR tx_id = ?1) AND (?2 IS NULL OR node_id = ?2)
+               ORDER BY id DESC LIMIT ?3";
+    filtered(connection, sql, filter, |row| {
+        let evidence: String = row.get("evidence_json")?;
+        Ok(ViolationRow {
+            id: row.get::<_, i64>("id")?.unsigned_abs(),
+            peer_id: row.get::<_, Option<Peer>>("peer_id")?.map(|p| p.0),
+            node_id: named(row, "node_id")?,
+            tx_id: maybe_named(row, "tx_id")?,
+            violation_type: named(row, "violation_type")?,
+            proof_kind: named(row, "proof_kind")?,
+            evidence: json(&evidence)?,
+            detected_at_ms: utc(row, "detected_at")?,
+        })
+    })
+}
+
+pub(super) fn votes(connection: &Connection, filter: &Filter) -> Result<Vec<VoteRow>, AuditError> {
+    let sql = "SELECT * FROM vote_history
+               WHERE (?1 IS NULL OR tx_id = ?1) AND (?2 IS NULL OR node_id = ?2)
+               ORDER BY received_at DESC, tx_id DESC, node_id DESC LIMIT ?3";
+    filtered(connection, sql, filter, |row| {
+        Ok(VoteRow {
+            tx_id: named(row, "tx_id")?,
+            node_id: named(row, "node_id")?,
+            peer_id: row.get::<_, Option<Peer>>("peer_id")?.map(|p| p.0),
+            public_key: row.get("public_key")?,
+            choice: choice(row)?,
+            late: row.get("late")?,
+            vote: signed(row)?,
+            received_at_ms: utc(row, "received_at")?,
+        })
+    })
+}
+
+pub(super) fn accusations(
+    connection: &Connection,
+    filter: &Filter,
+) -> Result<Vec<AccusationRow>, AuditError> {
+    let sql = "SELECT * FROM accusations
+               WHERE (?1 IS NULL OR tx_id = ?1) AND (?2 IS NULL OR accused = ?2)
+               ORDER BY id DESC LIMIT ?3";
+    filtered(connection, sql, filter, |row| {
+        Ok(AccusationRow {
+            accused: named(row, "accused")?,
+            by: named(row, "by")?,
+            kind: named(row, "kind")?,
+            tx_id: maybe_named(row, "tx_id")?,
+            accusation: signed(row)?,
+            at_ms: utc(row, "at")?,
+        })
+    })
+}
+
+pub(super) fn bans(
+    connection: &Connection,
+    node_id: Option<&NodeId>,
+) -> Result<Vec<BanRow>, AuditError> {
+    let sql = "SELECT * FROM bans WHERE ?1 IS NULL OR node_id = ?1 ORDER BY id";
+    let node_id = node_id.map(NodeId::as_str);
+    many(connection, sql, [node_id], |row| {
+        let proof: Vec<u8> = row.get("proof")?;
+        Ok(BanRow {
+            peer_id: row.get::<_, Option<Peer>>("peer_id")?.map(|p| p.0),
+            node_id: named(row, "node_id")?,
+            violation_type: named(row, "violation_type")?,
+            proof_kind: named(row, "proof_kind")?,
+            proof: BanProof::decode(&*proof).map_err(conversion)?,
+            banned_at_ms: utc(row, "banned_at")?,
+            lifted_at_ms: row.get::<_, Option<Utc>>("lifted_at")?.map(|t| t.0),
+        })
+    })
+}
+
+pub(super) fn decision(
+    connection: &Connection,
+    tx_id: &TxId,
+) -> Result<Option<DecisionRow>, AuditError> {
+    let sql = "SELECT * FROM decisions WHERE tx_id = ?1";
+    one(connection, sql, tx_id, |row| {
+        let nodes: String = row.get("participating_nodes")?;
+        let nodes: Vec<String> = json(&nodes)?;
+        let nodes = nodes
+            .iter()
+            .map(|node| node.parse().map_err(conversion))
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(DecisionRow {
+            tx_id: named(row, "tx_id")?,
+            value: joined(row)?,
+            participating_nodes: nodes,
+            total_votes: row.get("total_votes")?,
+            threshold_reached: row.get("threshold_reached")?,
+            certificate: row.get("certificate")?,
+        })
+    })
+}
+
+pub(super) fn reputations(connection: &Connection) -> Result<Vec<ReputationRow>, AuditError> {
+    let sql = "SELECT * FROM node_reputation ORDER BY node_id, peer_id";
+    many(connection, sql, [], |row| {
+        let Peer(peer_id) = row.get("peer_id")?;
+        let score: f64 = row.get("reputation_score")?;
+        Ok(ReputationRow {
+            peer_id,
+            node_id: named(row, "node_id")?,
+            // Between 0 and 1, says the table's check.
+            thousandths: (score * 1000.0).round() as u32,
+            total_votes: row.get::<_, i64>("total_votes")?.unsigned_abs(),
+            violations_count: row.get::<_, i64>("violations_count")?.unsigned_abs(),
+            banned: row.get("banned")?,
+            last_seen_ms: row.get::<_, Option<Utc>>("last_seen")?.map(|t| t.0),
+        })
+    })
+}
+
+pub(super) fn final_state(
+    connection: &Connection,
+    tx_id: &TxId,
+) -> Result<Option<BallotState>, AuditError> {
+    let sql = "SELECT * FROM submission_keys WHERE tx_id = ?1";
+    one(connection, sql, tx_id, |row| Ok(key_row(row)?.1))
+}
+
+pub(super) fn final_states(
+    connection: &Connection,
+    after: Option<&TxId>,
+    limit: u32,
+) -> Result<Vec<(TxId, BallotState)>, AuditError> {
+    many(
+        connection,
+        "SELECT * FROM submission_keys WHERE ?1 IS NULL OR tx_id > ?1 ORDER BY tx_id LIMIT ?2",
+        params![after.map(TxId::as_str), limit],
+        key_row,
+    )
+}
+
+fn key_row(row: &Row<'_>) -> rusqlite::Result<(TxId, BallotState)> {
+    let state: SubmissionState = named(row, "final_state")?;
+    Ok((named(row, "tx_id")?, state.ballot_state()))
+}
+
+fn one<T>(
+    connection: &Connection,
+    sql: &str,
+    tx_id: &TxId,
+    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Option<T>, AuditError> {
+    connection
+        .query_row(sql, [tx_id.as_str()], read)
+        .optional()
+        .map_err(away)
+}
+
+fn many<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, AuditError> {
+    let mut statement = connection.prepare_cached(sql).map_err(away)?;
+    let rows = statement.query_map(params, read).map_err(away)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(away)
+}
+
+fn named<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+where
+    Named<T>: FromSql,
+{
+    row.get(column).map(|Named(name)| name)
+}
+
+fn maybe_named<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
+where
+    Named<T>: FromSql,
+{
+    let name: Option<Named<T>> = row.get(column)?;
+    Ok(name.map(|Named(name)| name))
+}
+
+fn wide(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
+    Ok(row.get::<_, Option<Wide>>(column)?.map(|wide| wide.0))
+}
+
+fn utc(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
+    row.get(column).map(|Utc(ms)| ms)
+}
+
+fn signed(row: &Row<'_>) -> rusqlite::Result<SignedStatement> {
+    Ok(SignedStatement {
+        statement: row.get("statement")?,
+        signature: row.get("signature")?,
+    })
+}
+
+fn json<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
+    serde_json::from_str(text).map_err(conversion)
+}
+
+fn conversion(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    let kind = rusqlite::types::Type::Text;
+    rusqlite::Error::FromSqlConversionFailure(0, kind, Box::new(error))
+}

@@ -1,0 +1,264 @@
+//! Logs as a board makes them, in a line each. The events are written by hand, so
+//! that the suite says what it expects of a store and not what a board does.
+
+use quorate_consensus::wire::board_event::Event;
+use quorate_consensus::wire::{
+    self, AccusationKind, Accused, BallotState, BanProof, Banned, BoardEntry, BoardEvent, Booted,
+    Certified, ChainOutcome, Concluded, DecisionProof, DoubleVote, Expired, Misbehaviour,
+    ReputationChanged, Reservation, Reserved, SignedStatement, StateChanged, Unbanned,
+    ViolationFound, ViolationType, VoteRecorded, ban_proof, misbehaviour,
+};
+use quorate_consensus::{Choice, TxId, Value};
+use quorate_testkit::{Cluster, NOW};
+
+/// The log of a board of five trustees, four of whom decide.
+pub(super) struct Script {
+    pub(super) cluster: Cluster,
+    pub(super) entries: Vec<BoardEntry>,
+}
+
+impl Script {
+    pub(super) fn new() -> Self {
+        Self {
+            cluster: Cluster::new(5, 4),
+            entries: Vec::new(),
+        }
+    }
+
+    /// The revision of the last entry.
+    pub(super) fn head(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// The time of the last entry: each is a second after the one before.
+    pub(super) fn time(&self) -> u64 {
+        NOW + 1000 * self.head()
+    }
+
+    /// The entries after a revision.
+    pub(super) fn after(&self, revision: u64) -> &[BoardEntry] {
+        &self.entries[revision as usize..]
+    }
+
+    /// One entry with these events.
+    pub(super) fn entry(&mut self, tx_id: Option<&TxId>, events: Vec<Event>) -> &mut Self {
+        let revision = self.head() + 1;
+        let time_ms = NOW + 1000 * revision;
+        let events = events.into_iter().map(|event| BoardEvent {
+            revision,
+            time_ms,
+            tx_id: tx_id.map(TxId::to_string).unwrap_or_default(),
+            event: Some(event),
+        });
+        self.entries.push(BoardEntry {
+            revision,
+            time_ms,
+            op: None,
+            events: events.collect(),
+        });
+        self
+    }
+
+    pub(super) fn vote(&mut self, i: usize, tx_id: &TxId, choice: impl Into<Choice>) -> &mut Self {
+        let choice = choice.into();
+        let vote = self.cluster.vote(i, tx_id, choice.clone(), self.time());
+        let event = Event::VoteRecorded(VoteRecorded {
+            node_id: self.cluster.node_id(i).to_string(),
+            choice: Some((&choice).into()),
+            late: false,
+            vote: Some(vote),
+        });
+        self.entry(Some(tx_id), vec![event])
+    }
+
+    pub(super) fn moved(
+        &mut self,
+        tx_id: &TxId,
+        from: BallotState,
+        to: BallotState,
+        value: Option<&Value>,
+    ) -> &mut Self {
+        self.entry(Some(tx_id), vec![changed(from, to, value)])
+    }
+
+    /// Four equal votes, and the threshold.
+    pub(super) fn decided(&mut self, tx_id: &TxId, value: &Value) -> &mut Self {
+        for i in 0..4 {
+            self.vote(i, tx_id, value.clone());
+        }
+        let (from, to) = (BallotState::Collecting, BallotState::ThresholdReached);
+        self.moved(tx_id, from, to, Some(value))
+    }
+
+    /// A reservation and the move that goes with it.
+    pub(super) fn reserved(
+        &mut self,
+        tx_id: &TxId,
+        value: &Value,
+        reservation: &Reservation,
+        anew: bool,
+    ) -> &mut Self {
+        let mut events = vec![Event::Reserved(Reserved {
+            reservation: Some(reservation.clone()),
+            value: Some(value.into()),
+            anew,
+        })];
+        if !anew {
+            let (from, to) = (BallotState::ThresholdReached, BallotState::Submitted);
+            events.push(changed(from, to, Some(value)));
+        }
+        self.entry(Some(tx_id), events)
+    }
+
+    /// The certificate that members 0 to 3 make.
+    pub(super) fn certified(
+        &mut self,
+        tx_id: &TxId,
+        value: &Value,
+        reservation: &Reservation,
+    ) -> &mut Self {
+        let vote = |cluster: &Cluster, i| cluster.vote(i, tx_id, value.clone(), NOW);
+        let decision = |cluster: &Cluster, i| cluster.decision(i, tx_id, value, Some(reservation));
+        let proof = DecisionProof {
+            votes: self.cluster.of_threshold(vote),
+            decisions: self.cluster.of_threshold(decision),
+        };
+        let event = Event::Certified(Certified { proof: Some(proof) });
+        self.entry(Some(tx_id), vec![event])
+    }
+
+    /// What four members saw on the chain, and the move that goes with it.
+    pub(super) fn concluded(
+        &mut self,
+        tx_id: &TxId,
+        outcome: ChainOutcome,
+        block_number: u64,
+    ) -> &mut Self {
+        let (from, to) = match outcome {
+            ChainOutcome::Confirmed => (BallotState::Submitted, BallotState::Confirmed),
+            ChainOutcome::Undone => (BallotState::Confirmed, BallotState::Submitted),
+            _ => (BallotState::Submitted, BallotState::Failed),
+        };
+        let seen = Event::Concluded(Concluded {
+            outcome: outcome.into(),
+            tx_hash: vec![0xcc; 32],
+            block_number,
+            block_hash: vec![0xbb; 32],
+        });
+        self.entry(Some(tx_id), vec![seen, changed(from, to, None)])
+    }
+
+    pub(super) fn expired(&mut self, tx_id: &TxId) -> &mut Self {
+        self.entry(Some(tx_id), vec![Event::Expired(Expired {})])
+    }
+
+    pub(super) fn violation(
+        &mut self,
+        i: usize,
+        tx_id: &TxId,
+        kind: ViolationType,
+        misbehaviour: Option<Misbehaviour>,
+    ) -> &mut Self {
+        let event = Event::ViolationFound(ViolationFound {
+            node_id: self.cluster.node_id(i).to_string(),
+            r#type: kind.into(),
+            misbehaviour,
+        });
+        self.entry(Some(tx_id), vec![event])
+    }
+
+    pub(super) fn banned(
+        &mut self,
+        i: usize,
+        kind: ViolationType,
+        proof: ban_proof::Kind,
+    ) -> &mut Self {
+        let node_id = self.cluster.node_id(i).to_string();
+        let mut events = Vec::new();
+        if matches!(proof, ban_proof::Kind::Accusations(_)) {
+            events.push(Event::ViolationFound(ViolationFound {
+                node_id: node_id.clone(),
+                r#type: kind.into(),
+                misbehaviour: None,
+            }));
+        }
+        let banned = Event::Banned(Banned {
+            node_id: node_id.clone(),
+            r#type: kind.into(),
+            proof: Some(BanProof { kind: Some(proof) }),
+        });
+        let thousandths = 0;
+        let fallen = Event::ReputationChanged(ReputationChanged {
+            node_id,
+            thousandths,
+        });
+        events.extend([fallen, banned]);
+        self.entry(None, events)
+    }
+
+    pub(super) fn unbanned(&mut self, i: usize) -> &mut Self {
+        let node_id = self.cluster.node_id(i).to_string();
+        self.entry(None, vec![Event::Unbanned(Unbanned { node_id })])
+    }
+
+    pub(super) fn reputation(&mut self, i: usize, thousandths: u32) -> &mut Self {
+        let node_id = self.cluster.node_id(i).to_string();
+        let event = Event::ReputationChanged(ReputationChanged {
+            node_id,
+            thousandths,
+        });
+        self.entry(None, vec![event])
+    }
+
+    pub(super) fn booted(&mut self, i: usize) -> &mut Self {
+        let event = Event::Booted(Booted {
+            node_id: self.cluster.node_id(i).to_string(),
+            generation: 1,
+        });
+        self.entry(None, vec![event])
+    }
+
+    /// Member `by` accuses member `i`; the accusation.
+    pub(super) fn accused(&mut self, by: usize, i: usize) -> SignedStatement {
+        let kind = AccusationKind::InvalidSignature;
+        let accusation = self.cluster.accusation(by, i, kind, NOW);
+        let event = Event::Accused(Accused {
+            node_id: self.cluster.node_id(i).to_string(),
+            by: self.cluster.node_id(by).to_string(),
+            kind: kind.into(),
+            accusation: Some(accusation.clone()),
+        });
+        self.entry(None, vec![event]);
+        accusation
+    }
+
+    /// Member `i` signed two choices.
+    pub(super) fn double_vote(&self, i: usize, tx_id: &TxId) -> Misbehaviour {
+        let vote = |number| self.cluster.vote(i, tx_id, Value::Number(number), NOW);
+        Misbehaviour {
+            kind: Some(misbehaviour::Kind::DoubleVote(DoubleVote {
+                first: Some(vote(1)),
+                second: Some(vote(2)),
+            })),
+        }
+    }
+
+    /// The reservation of a value at a nonce.
+    pub(super) fn reservation(&self, tx_id: &TxId, value: &Value, nonce: u64) -> Reservation {
+        Reservation {
+            account: self.cluster.rules().chain().account.clone(),
+            nonce,
+            payload: self.cluster.rules().payload(tx_id, value),
+        }
+    }
+}
+
+fn changed(from: BallotState, to: BallotState, value: Option<&Value>) -> Event {
+    Event::StateChanged(StateChanged {
+        from: from.into(),
+        to: to.into(),
+        row: 0,
+        reason: String::new(),
+        value: value.map(wire::Choice::from),
+    })
+}
