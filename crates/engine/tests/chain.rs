@@ -4,7 +4,7 @@
 mod world;
 
 use quorate_consensus::Domain;
-use quorate_consensus::wire::BallotState;
+use quorate_consensus::wire::{BallotState, OperatorActKind};
 use quorate_engine::{Alert, Effect, Wait};
 use quorate_testkit::{Cluster, Options, number, ops, tx};
 use world::{OnChain, World};
@@ -122,7 +122,9 @@ fn a_lease_is_advice_and_never_a_right() {
         let _ = world.write(&ops::lease(&id, &hog, 60_000));
         world.run(10_000);
     }
-    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    let lease = world.board.ballot(&id).unwrap().lease.clone();
+    assert!(lease.is_some_and(|lease| lease.until_ms > world.wall()));
+    assert_eq!(world.state(&id), Some(BallotState::Confirmed));
     assert_eq!(world.chain.included.len(), 1);
 }
 
@@ -157,4 +159,42 @@ fn nothing_is_sent_without_t_decisions() {
         }
     }
     world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+}
+
+#[test]
+fn a_submission_that_was_given_up_is_sent_by_nobody() {
+    let mut world = four();
+    world.chain.refuse = true;
+    let id = decide(&mut world, "tx_001");
+    world.until(|w| w.board.ballot(&id).is_some_and(|b| b.certificate.is_some()));
+    let acts = (0..3)
+        .map(|i| {
+            let now = world.wall();
+            world
+                .cluster
+                .act(i, OperatorActKind::GiveUp, id.as_str(), Vec::new(), now)
+        })
+        .collect();
+    world.write(&ops::give_up(&id, acts)).unwrap();
+    world.chain.refuse = false;
+    world.run(60_000);
+    assert!(world.chain.included.is_empty());
+    // The cancellation that an operator sent at the same nonce carries nothing.
+    let nonce = world
+        .board
+        .ballot(&id)
+        .unwrap()
+        .reservation
+        .as_ref()
+        .unwrap()
+        .nonce;
+    world.chain.head += 1;
+    let cancelled = OnChain {
+        payload: Vec::new(),
+        tx_hash: vec![1; 32],
+        block: world.chain.head,
+        succeeded: true,
+    };
+    world.chain.included.insert(nonce, cancelled);
+    world.until(|w| w.state(&id) == Some(BallotState::Failed));
 }

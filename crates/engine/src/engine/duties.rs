@@ -238,6 +238,8 @@ impl Engine {
             (BallotState::Submitted, ChainOutcome::Confirmed) => ballot.certificate.is_some(),
             (BallotState::Submitted, ChainOutcome::Reverted) => true,
             (BallotState::Submitted, ChainOutcome::Cancelled) => ballot.given_up,
+            // Given up, its nonce gone: nothing can bring it onto the chain.
+            (BallotState::Submitted, ChainOutcome::NonceTaken) if ballot.given_up => true,
             (BallotState::Confirmed | BallotState::Failed, ChainOutcome::Undone) => true,
             (BallotState::Submitted, ChainOutcome::NonceTaken) => {
                 self.reserve(ballot, observations, due);
