@@ -72,7 +72,9 @@ fn one_key_and_one_domain<B: Body>(cluster: &Cluster, body: &B) {
                 let signed = cluster.sign(member, role, domain, bytes.clone());
                 let result = open::<B>(&signed, cluster.rules(), &FakeVerifier);
                 if (member, role, domain) == (0, B::KEY, B::DOMAIN) {
-                    let opened = result.ok().expect("its own");
+                    let Ok(opened) = result else {
+                        panic!("its own")
+                    };
                     assert_eq!(opened.node_id, cluster.node_id(0));
                     assert_eq!(opened.signed, signed);
                 } else {
