@@ -97,6 +97,7 @@ pub trait Coordinator: Send + Sync + 'static {
 
     /// Wakes when the head may have moved, also by other processes. The number is
     /// the last head that this handle noticed: a hint, unlike [`Coordinator::head`].
+    /// Do not keep what `borrow` gives: it stops the backend.
     fn watch(&self) -> tokio::sync::watch::Receiver<u64>;
 
     /// The backend's name as the configuration knows it.

@@ -7,6 +7,8 @@
 
 mod api;
 pub mod embedded;
+#[cfg(feature = "suite")]
+pub mod suite;
 pub mod testing;
 
 pub use api::{Coordinator, StoreError};
