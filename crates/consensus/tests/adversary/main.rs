@@ -2,6 +2,7 @@
 //! and statements that are nearly right. None of it may pass.
 
 mod bits;
+mod boards;
 mod canonical;
 mod certificates;
 mod chains;
