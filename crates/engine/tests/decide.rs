@@ -197,3 +197,95 @@ fn many_ballots_at_once_get_their_own_nonces() {
     });
     assert_eq!(world.chain.included.len(), ids.len());
 }
+
+/// Four votes for 1, and then the fifth trustee's while the settle window runs.
+fn fifth_vote_in_the_settle_window(options: Options, choice: impl Into<Choice>) -> World {
+    let mut world = World::new(Cluster::with(5, 4, options.times(10_000, 2_000, 1_000)));
+    let id = tx("tx_001");
+    for i in 0..4 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::ThresholdReached));
+    world.submit(4, &id, choice, Wait::Recorded);
+    world.until(|w| w.board.ballot(&id).is_some_and(|b| b.votes.len() == 5));
+    world.run(5_000);
+    world
+}
+
+#[test]
+fn dissent_in_the_settle_window_aborts() {
+    let world = fifth_vote_in_the_settle_window(Options::default(), number(2));
+    let ballot = world.board.ballot(&tx("tx_001")).unwrap();
+    assert_eq!(ballot.state, BallotState::AbortedByzantine);
+    assert_eq!(ballot.path.last().unwrap().row, 8);
+    assert!(world.board.is_banned(&world.cluster.node_id(4)));
+    assert!(world.chain.included.is_empty());
+}
+
+#[test]
+fn under_outvote_dissent_in_the_settle_window_changes_nothing_but_bans() {
+    let world = fifth_vote_in_the_settle_window(Options::default().outvote(), number(2));
+    assert_eq!(world.state(&tx("tx_001")), Some(BallotState::Confirmed));
+    assert!(world.board.is_banned(&world.cluster.node_id(4)));
+}
+
+#[test]
+fn agreement_and_abstention_in_the_settle_window_are_recorded() {
+    for choice in [Choice::from(number(1)), Choice::Abstention] {
+        let world = fifth_vote_in_the_settle_window(Options::default(), choice);
+        let ballot = world.board.ballot(&tx("tx_001")).unwrap();
+        assert_eq!(ballot.state, BallotState::Confirmed);
+        assert!(ballot.violations.is_empty() && !ballot.votes.values().any(|v| v.late));
+    }
+}
+
+#[test]
+fn late_dissent_changes_no_state_and_is_found_all_the_same() {
+    let mut world = five();
+    world.chain.refuse = true;
+    let id = tx("tx_001");
+    for i in 0..4 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Submitted));
+    world.submit(4, &id, number(2), Wait::Recorded);
+    world.until(|w| w.board.is_banned(&w.cluster.node_id(4)));
+    assert_eq!(world.state(&id), Some(BallotState::Submitted));
+    world.chain.refuse = false;
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    assert!(world.board.ballot(&id).unwrap().votes[&world.cluster.node_id(4)].late);
+}
+
+#[test]
+fn any_threshold_works() {
+    for n in 1..=4 {
+        for t in 1..=n {
+            let mut world = World::new(Cluster::with(n, t, Options::default()));
+            let id = tx("tx_001");
+            for i in 0..t {
+                world.submit(i, &id, number(1), Wait::Recorded);
+            }
+            world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+            assert_eq!(world.chain.included.len(), 1, "{t} of {n}");
+        }
+    }
+}
+
+#[test]
+fn two_hundred_members_decide() {
+    let mut world = World::silent(Cluster::with(200, 101, Options::default()));
+    for i in 0..101 {
+        world.start(i);
+    }
+    world.until(|w| (0..101).all(|i| w.engine(i).is_in_service()));
+    // A star is enough: the board carries the votes.
+    for i in 1..101 {
+        world.connect(0, i);
+    }
+    world.run(100);
+    let id = tx("tx_001");
+    for i in 0..101 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+}

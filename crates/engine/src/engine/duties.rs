@@ -113,7 +113,13 @@ impl Engine {
         let ballot = self.board.ballot(tx_id)?;
         let mut due = BTreeMap::new();
         let later_wall = self.duties_of(now, ballot, &mut due);
-        let delay = self.rank(tx_id.as_str()) * self.stagger_ms();
+        // The rank costs a hash per member, so it is computed for a new duty only.
+        let is_new =
+            |local: &super::local::Local| due.keys().any(|d| !local.duties.contains_key(d));
+        let delay = match self.locals.get(tx_id).is_some_and(is_new) {
+            true => self.rank(tx_id.as_str()) * self.stagger_ms(),
+            false => 0,
+        };
         let retry = self.retry_ms();
         let mut wake = later_wall.map(|wall| now.mono_ms + wall.saturating_sub(now.wall_ms).max(1));
         let Some(local) = self.locals.get_mut(tx_id) else {

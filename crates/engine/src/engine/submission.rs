@@ -141,7 +141,6 @@ impl Engine {
         let value = ballot.value.clone()?;
         let lease = ballot.lease.clone();
         let revision = self.board.revision();
-        let delay = self.rank(tx_id.as_str()) * self.stagger_ms();
         loop {
             let submission = &mut self.locals.get_mut(tx_id)?.submission;
             if submission.pause_until > now.mono_ms {
@@ -157,6 +156,8 @@ impl Engine {
             }
             match submission.step {
                 Step::Idle => {
+                    let delay = self.rank(tx_id.as_str()) * self.stagger_ms();
+                    let submission = &mut self.locals.get_mut(tx_id)?.submission;
                     submission.begun_mono = now.mono_ms;
                     submission.pause_until = now.mono_ms + delay;
                     submission.go(Step::Lease);
