@@ -138,3 +138,49 @@ impl<C: Coordinator> Coordinator for Faulty<C> {
         self.inner.backend()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_testkit::{Cluster, FakeVerifier, NOW, number, ops, tx};
+
+    use super::*;
+    use crate::Embedded;
+
+    #[tokio::test]
+    async fn faults_come_and_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let cluster = Cluster::new(5, 4);
+        let path = directory.path().join("board.db");
+        let rules = Arc::clone(cluster.rules());
+        let board = Embedded::open(path, rules, Arc::new(FakeVerifier)).unwrap();
+        let board = Faulty::new(board);
+        let vote = |i| ops::record_vote(cluster.vote(i, &tx("a"), number(1), NOW));
+        let unavailable = |answer| matches!(answer, Err(ProposeError::Unavailable(_)));
+
+        board.lose_requests(1);
+        assert!(unavailable(board.propose(vote(0), NOW).await));
+        assert_eq!(board.head().await, Ok(0));
+        board.lose_replies(1);
+        assert!(unavailable(board.propose(vote(0), NOW).await));
+        assert_eq!(board.head().await, Ok(1));
+        let answer = board.propose(vote(0), NOW).await;
+        assert_eq!(answer, Ok(Proposed::Unchanged(1)));
+
+        board.set_away(true);
+        assert!(unavailable(board.propose(vote(1), NOW).await));
+        assert!(board.head().await.is_err() && board.entries(0, 1).await.is_err());
+        board.set_away(false);
+
+        board.hold_entries_after(1);
+        let mut watch = board.watch();
+        let answer = board.propose(vote(1), NOW).await;
+        assert_eq!(answer, Ok(Proposed::Applied(2)));
+        assert_eq!(board.head().await, Ok(2));
+        assert_eq!(board.entries(0, 9).await.unwrap().len(), 1);
+        let woken = watch.wait_for(|head| *head == 2).await;
+        drop(woken.unwrap());
+        board.release_entries();
+        watch.changed().await.unwrap();
+        assert_eq!(board.entries(0, 9).await.unwrap().len(), 2);
+    }
+}

@@ -26,7 +26,7 @@ pub(super) const SCHEMA_VERSION: u64 = 1;
 
 /// The most bytes of entries in one answer, so that a reader far behind gets the
 /// log in pieces; a single larger entry is still given.
-const MAX_ANSWER_LEN: usize = 16 * 1024 * 1024;
+pub(super) const MAX_ANSWER_LEN: usize = 16 * 1024 * 1024;
 
 const TABLES: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
