@@ -1,1 +1,36 @@
-//! placeholder
+//! The driver of one engine: it carries the engine's effects out with tonic, the
+//! coordinator, SQL, the chain and the clock, and holds no rule of its own.
+//!
+//! Reading order: [`config`] and [`parts`] are what a node is made from, [`lifecycle`]
+//! starts and ends it, `driver` is the loop around the engine, [`exchange`] the streams
+//! between nodes, `service` what clients call, [`status`] the table of errors,
+//! [`journal`] what must never be forgotten.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::panic, clippy::expect_used)
+)]
+
+mod clock;
+pub mod config;
+mod counters;
+mod driver;
+pub mod exchange;
+mod faults;
+mod feed;
+mod follower;
+pub mod journal;
+pub mod lifecycle;
+mod mailbox;
+pub mod parts;
+mod prewarm;
+mod projector;
+mod server;
+mod service;
+pub mod status;
+
+pub use config::{Config, ConfigError};
+pub use counters::Counts;
+pub use driver::Stopped;
+pub use faults::{Faults, OnEffect, Verdict};
+pub use lifecycle::{Node, NodeHandle, termination};
+pub use parts::{Limits, Parts, StartError};

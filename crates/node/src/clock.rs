@@ -1,0 +1,44 @@
+//! The two clocks that the engine is told.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use quorate_engine::Now;
+use tokio::time::Instant;
+
+/// Reads wall and monotonic time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self {
+            start: Instant::now(),
+        }
+    }
+
+    /// Both clocks now. A wall clock before 1970 reads 0.
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            wall_ms: wall_ms(),
+            mono_ms: millis(self.start.elapsed()),
+        }
+    }
+
+    /// The moment of a monotonic time.
+    pub(crate) fn at(&self, mono_ms: u64) -> Instant {
+        self.start + Duration::from_millis(mono_ms)
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn wall_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, millis)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

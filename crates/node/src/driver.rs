@@ -1,0 +1,485 @@
+//! The loop around one engine. It takes what waits as one batch, reads the clock,
+//! lets the engine handle each event, makes all that the batch must remember durable
+//! in one commit, and only then carries out the rest of the effects, in order.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use quorate_audit::AuditStore;
+use quorate_chain::Chain;
+use quorate_consensus::statement::KeyRole;
+use quorate_consensus::wire::{BoardEntry, Goodbye, GoodbyeReason, board_event};
+use quorate_coordinator::Coordinator;
+use quorate_crypto::SigningKey;
+use quorate_engine::{
+    Alert, Answer, Effect, Engine, Event, Now, Record, Reject, RequestId, StreamId,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{Instrument as _, Span};
+
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::exchange::{Admission, Enqueued, Queue};
+use crate::faults::Faults;
+use crate::feed::Feed;
+use crate::journal::Journal;
+use crate::mailbox::{Mailbox, Message};
+
+/// The most messages in one batch.
+const MOST_IN_A_BATCH: usize = 256;
+
+/// What the driver carries effects out with.
+pub(crate) struct Ports {
+    pub(crate) coordinator: Arc<dyn Coordinator>,
+    pub(crate) audit: Arc<dyn AuditStore>,
+    pub(crate) chain: Arc<dyn Chain>,
+    pub(crate) vote_key: Option<Arc<SigningKey>>,
+    pub(crate) node_key: Arc<SigningKey>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) faults: Faults,
+}
+
+/// What others may see of the engine without asking the driver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pulse {
+    pub(crate) in_service: bool,
+    pub(crate) revision: u64,
+}
+
+/// Why the driver ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was asked to.
+    Shutdown,
+    /// A fault that a test injected.
+    Crash,
+    /// Something that must not fail has failed: the journal, mostly.
+    Failed(String),
+}
+
+pub(crate) struct Driver {
+    engine: Engine,
+    journal: Arc<Mutex<Journal>>,
+    clock: Clock,
+    ports: Ports,
+    mailbox: Mailbox,
+    inbox: mpsc::Receiver<Message>,
+    streams: HashMap<StreamId, Queue>,
+    clients: HashMap<RequestId, oneshot::Sender<Result<Answer, Reject>>>,
+    /// Events that carrying out effects gave, before anything from outside.
+    own: VecDeque<(Event, Span)>,
+    fed: Vec<oneshot::Sender<u64>>,
+    pulse: watch::Sender<Pulse>,
+    warned: Option<String>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        engine: Engine,
+        journal: Journal,
+        clock: Clock,
+        ports: Ports,
+        (mailbox, inbox): (Mailbox, mpsc::Receiver<Message>),
+        pulse: watch::Sender<Pulse>,
+    ) -> Self {
+        Self {
+            engine,
+            journal: Arc::new(Mutex::new(journal)),
+            clock,
+            ports,
+            mailbox,
+            inbox,
+            streams: HashMap::new(),
+            clients: HashMap::new(),
+            own: VecDeque::new(),
+            fed: Vec::new(),
+            pulse,
+            warned: None,
+        }
+    }
+
+    /// Runs until it is told to stop or must.
+    pub(crate) async fn run(mut self) -> Stopped {
+        let mut batch = Vec::with_capacity(MOST_IN_A_BATCH);
+        loop {
+            self.gather(&mut batch).await;
+            let now = self.clock.now();
+            let mut effects = Vec::new();
+            while let Some((event, span)) = self.own.pop_front() {
+                self.handle(now, event, span, &mut effects);
+            }
+            let mut stop = None;
+            for message in batch.drain(..) {
+                if let Some(stopped) = self.take(now, message, &mut effects) {
+                    stop.get_or_insert(stopped);
+                }
+            }
+            if self.engine.next_wake().is_some_and(|at| at <= now.mono_ms) {
+                self.handle(now, Event::Tick, Span::current(), &mut effects);
+            }
+            if let Err(stopped) = self.carry_out(effects).await {
+                return self.end(stopped);
+            }
+            for fed in self.fed.drain(..) {
+                // A follower that went away needs no answer.
+                let _ = fed.send(self.engine.revision());
+            }
+            self.publish(now);
+            if let Some(stopped) = stop {
+                return self.end(stopped);
+            }
+        }
+    }
+
+    /// Waits for a first message, the engine's alarm, or own events, and takes what
+    /// else is there.
+    async fn gather(&mut self, batch: &mut Vec<Message>) {
+        if !self.own.is_empty() {
+            while batch.len() < MOST_IN_A_BATCH
+                && let Ok(message) = self.inbox.try_recv()
+            {
+                batch.push(message);
+            }
+            return;
+        }
+        match self.engine.next_wake() {
+            None => {
+                self.inbox.recv_many(batch, MOST_IN_A_BATCH).await;
+            }
+            Some(at) => {
+                let alarm = tokio::time::sleep_until(self.clock.at(at));
+                tokio::select! {
+                    biased;
+                    _ = self.inbox.recv_many(batch, MOST_IN_A_BATCH) => {}
+                    () = alarm => {}
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, now: Now, event: Event, span: Span, effects: &mut Vec<(Effect, Span)>) {
+        let given = span.in_scope(|| self.engine.handle(now, event));
+        effects.extend(given.into_iter().map(|effect| (effect, span.clone())));
+    }
+
+    fn take(
+        &mut self,
+        now: Now,
+        message: Message,
+        effects: &mut Vec<(Effect, Span)>,
+    ) -> Option<Stopped> {
+        match message {
+            Message::Event(event, span) => {
+                if let Event::StreamDown { stream } = &*event {
+                    self.streams.remove(stream);
+                }
+                self.handle(now, *event, span, effects);
+            }
+            Message::Submit(handover, span) => {
+                let request = handover.request;
+                self.clients.insert(request, handover.answer);
+                let submit = handover.submit;
+                self.handle(now, Event::Submit { request, submit }, span, effects);
+            }
+            Message::StreamUp(up) => {
+                self.streams.insert(up.stream, up.queue);
+                let event = Event::StreamUp {
+                    stream: up.stream,
+                    peer: up.peer,
+                    own_certificate: up.own_certificate,
+                    peer_certificate: up.peer_certificate,
+                    challenge: up.challenge,
+                };
+                self.handle(now, event, Span::current(), effects);
+            }
+            Message::Entries(entries, fed) => {
+                self.handle(now, Event::Entries { entries }, Span::current(), effects);
+                self.fed.push(fed);
+            }
+            Message::Look(look) => look(&self.engine, now),
+            Message::Goodbye(done) => {
+                for (_, queue) in self.streams.drain() {
+                    queue.close(Goodbye {
+                        reason: GoodbyeReason::Shutdown.into(),
+                        detail: "this node stops".to_owned(),
+                    });
+                }
+                let _ = done.send(());
+            }
+            Message::Waiting(answer) => {
+                self.clients.retain(|_, client| !client.is_closed());
+                let _ = answer.send(self.clients.len());
+            }
+            Message::Stop => return Some(Stopped::Shutdown),
+            Message::Fatal(why) => return Some(Stopped::Failed(why)),
+        }
+        None
+    }
+
+    /// Carries effects out: first all that must be durable, in one commit, then the
+    /// rest in order.
+    async fn carry_out(&mut self, effects: Vec<(Effect, Span)>) -> Result<(), Stopped> {
+        let mut records = Vec::new();
+        let mut rest = Vec::new();
+        let mut crashed = false;
+        for (effect, span) in effects {
+            match effect {
+                Effect::Persist(_) if crashed => {}
+                Effect::Persist(record) => {
+                    let effect = Effect::Persist(record);
+                    crashed = self.ports.faults.crashes(&effect);
+                    if let (false, Effect::Persist(record)) = (crashed, effect) {
+                        records.push(record);
+                    }
+                }
+                other => rest.push((other, span)),
+            }
+        }
+        self.commit(records).await?;
+        if crashed {
+            return Err(Stopped::Crash);
+        }
+        for (effect, span) in rest {
+            if self.ports.faults.crashes(&effect) {
+                return Err(Stopped::Crash);
+            }
+            self.effect(effect, span);
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, records: Vec<Record>) -> Result<(), Stopped> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.ports.counters.journal_commits.one();
+        self.ports.counters.journal_records.add(records.len());
+        let journal = self.journal.clone();
+        let committed = tokio::task::spawn_blocking(move || {
+            journal
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .commit(&records)
+        });
+        let result = committed
+            .await
+            .map_err(|e| e.to_string())
+            .and_then(|result| result.map_err(|e| e.to_string()));
+        result.map_err(Stopped::Failed)
+    }
+
+    fn effect(&mut self, effect: Effect, span: Span) {
+        match effect {
+            // Committed before anything else.
+            Effect::Persist(_) => {}
+            Effect::Lookup { ticket, tx_id } => {
+                let journal = self.journal.clone();
+                let mailbox = self.mailbox.clone();
+                let look_up = async move {
+                    let found = tokio::task::spawn_blocking(move || {
+                        let journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+                        journal.lookup(&tx_id)
+                    });
+                    let message = match found.await {
+                        Ok(Ok(entry)) => {
+                            let event = Box::new(Event::Found { ticket, entry });
+                            Message::Event(event, Span::current())
+                        }
+                        Ok(Err(error)) => Message::Fatal(error.to_string()),
+                        Err(error) => Message::Fatal(error.to_string()),
+                    };
+                    let _ = mailbox.send(message).await;
+                };
+                tokio::spawn(look_up.instrument(span));
+            }
+            Effect::Sign {
+                ticket,
+                key,
+                domain,
+                statement,
+            } => {
+                let key = match key {
+                    KeyRole::Vote => self.ports.vote_key.as_ref(),
+                    KeyRole::Node => Some(&self.ports.node_key),
+                };
+                let result = key
+                    .map(|key| key.sign(domain, &statement))
+                    .ok_or_else(|| "this node does not hold the vote key".to_owned());
+                self.own.push_back((Event::Signed { ticket, result }, span));
+            }
+            Effect::Propose { ticket, op, now_ms } => {
+                let coordinator = self.ports.coordinator.clone();
+                self.ask(span, async move {
+                    let result = coordinator.propose(op, now_ms).await;
+                    Event::Proposed { ticket, result }
+                });
+            }
+            Effect::ReadHead { ticket } => {
+                let coordinator = self.ports.coordinator.clone();
+                self.ask(span, async move {
+                    let result = coordinator.head().await.map_err(|e| e.to_string());
+                    Event::Head { ticket, result }
+                });
+            }
+            Effect::Chain { ticket, ask } => {
+                let chain = self.ports.chain.clone();
+                self.ask(span, async move {
+                    let answer = chain.ask(ask).await;
+                    Event::Chain { ticket, answer }
+                });
+            }
+            Effect::Audit { ticket, ask } => {
+                let audit = self.ports.audit.clone();
+                self.ask(span, async move {
+                    let answer = audit.ask(ask).await;
+                    Event::Audit { ticket, answer }
+                });
+            }
+            Effect::Send { stream, frame } => self.send(stream, frame, span),
+            Effect::Close { stream, goodbye } => {
+                if let Some(queue) = self.streams.remove(&stream) {
+                    let reason = goodbye.reason().as_str_name();
+                    tracing::info!(stream = stream.0, reason, detail = %goodbye.detail, "stream.closed");
+                    queue.close(goodbye);
+                }
+            }
+            Effect::Admit { node_id, welcome } => self.ports.admission.set(&node_id, welcome),
+            Effect::Answer { request, result } => {
+                if result.is_err() {
+                    self.ports.counters.submits_rejected.one();
+                }
+                if let Some(client) = self.clients.remove(&request) {
+                    // The client may have gone; its vote is where it is.
+                    let _ = client.send(*result);
+                }
+            }
+            Effect::Believed { entries } => {
+                self.ports.counters.entries_believed.add(entries.len());
+                entries.iter().for_each(|entry| self.log(entry));
+                self.ports.feed.push(entries);
+            }
+            Effect::Alert(alert) => self.alert(&alert),
+        }
+    }
+
+    /// Asks somebody in a task of its own; the answer comes back as an event.
+    fn ask(&self, span: Span, question: impl Future<Output = Event> + Send + 'static) {
+        let mailbox = self.mailbox.clone();
+        let ask = async move {
+            let event = question.await;
+            // A driver that is gone needs no answers.
+            let _ = mailbox.event(event).await;
+        };
+        tokio::spawn(ask.instrument(span));
+    }
+
+    fn send(&mut self, stream: StreamId, frame: quorate_consensus::wire::Frame, span: Span) {
+        let Some(queue) = self.streams.get(&stream) else {
+            return;
+        };
+        match queue.offer(frame) {
+            Enqueued::Yes => {}
+            Enqueued::Dropped => self.ports.counters.frames_dropped.one(),
+            Enqueued::NowFull => {
+                self.ports.counters.frames_dropped.one();
+                tracing::warn!(stream = stream.0, "stream.queue_full");
+                self.own.push_back((Event::QueueFull { stream }, span));
+            }
+            // The session says StreamDown by itself.
+            Enqueued::Gone => {}
+        }
+    }
+
+    fn publish(&mut self, now: Now) {
+        let pulse = Pulse {
+            in_service: self.engine.is_in_service(),
+            revision: self.engine.revision(),
+        };
+        let was = self.pulse.borrow().in_service;
+        if pulse.in_service != was {
+            tracing::info!(in_service = pulse.in_service, "node.service");
+        }
+        self.pulse.send_if_modified(|old| {
+            let changed = *old != pulse;
+            *old = pulse;
+            changed
+        });
+        let stopped = self.engine.signing_stopped(now);
+        if stopped.is_some() != self.warned.is_some() {
+            match &stopped {
+                Some(why) => tracing::error!(%why, "node.signing_stopped"),
+                None => tracing::info!("node.signing_resumed"),
+            }
+            self.warned = stopped;
+        }
+    }
+
+    fn end(&self, stopped: Stopped) -> Stopped {
+        match &stopped {
+            Stopped::Failed(why) => {
+                tracing::error!(%why, "node.failed: it signs nothing more and stops");
+            }
+            Stopped::Crash => tracing::warn!("node.crash: a fault was injected"),
+            Stopped::Shutdown => {}
+        }
+        stopped
+    }
+
+    fn log(&self, entry: &BoardEntry) {
+        use board_event::Event as E;
+        for event in &entry.events {
+            let (revision, tx_id) = (event.revision, &event.tx_id);
+            match &event.event {
+                Some(E::StateChanged(change)) => tracing::info!(
+                    revision, %tx_id, from = change.from().as_str_name(),
+                    to = change.to().as_str_name(), row = change.row, reason = %change.reason,
+                    "ballot.state_changed"
+                ),
+                Some(E::VoteRecorded(vote)) => tracing::debug!(
+                    revision, %tx_id, node_id = %vote.node_id, late = vote.late, "vote.recorded"
+                ),
+                Some(E::ViolationFound(found)) => {
+                    self.ports.counters.violations.one();
+                    tracing::warn!(
+                        revision, %tx_id, node_id = %found.node_id,
+                        kind = found.r#type().as_str_name(), "violation.found"
+                    );
+                }
+                Some(E::Banned(banned)) => tracing::warn!(
+                    revision, node_id = %banned.node_id,
+                    kind = banned.r#type().as_str_name(), "member.banned"
+                ),
+                Some(E::Unbanned(unbanned)) => {
+                    tracing::warn!(revision, node_id = %unbanned.node_id, "member.unbanned");
+                }
+                _ => tracing::trace!(revision, %tx_id, "board.event"),
+            }
+        }
+    }
+
+    fn alert(&self, alert: &Alert) {
+        self.ports.counters.alerts.one();
+        match alert {
+            Alert::Misbehaviour {
+                node_id,
+                kind,
+                detail,
+            } => {
+                tracing::warn!(%node_id, kind = kind.as_str_name(), %detail, "alert.misbehaviour");
+            }
+            Alert::StoreTampering { detail } => tracing::error!(%detail, "alert.store_tampering"),
+            Alert::StoreRollback { detail } => tracing::error!(%detail, "alert.store_rollback"),
+            Alert::NewerSelf { generation } => tracing::error!(generation, "alert.newer_self"),
+            Alert::Quarantine { until_ms } => tracing::warn!(until_ms, "alert.quarantine"),
+            Alert::NonceTaken { tx_id, nonce } => {
+                tracing::error!(%tx_id, nonce, "alert.nonce_taken");
+            }
+            Alert::Submission { tx_id, detail } => {
+                tracing::error!(%tx_id, %detail, "alert.submission");
+            }
+            Alert::Clock { detail } => tracing::warn!(%detail, "alert.clock"),
+        }
+    }
+}

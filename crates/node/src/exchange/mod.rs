@@ -1,0 +1,128 @@
+//! Exchange streams: one per pair of nodes, dialled by the one with the lower id.
+//! Each has a bounded queue out; a peer that cannot keep up is resynchronised, never
+//! waited for.
+
+mod codec;
+mod dial;
+mod pack;
+mod queue;
+mod raw;
+mod session;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quorate_consensus::NodeId;
+use quorate_engine::StreamId;
+use quorate_tls::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::counters::Counters;
+use crate::mailbox::Mailbox;
+use crate::prewarm::Prewarmer;
+
+pub(crate) use codec::RawCodec;
+pub(crate) use dial::dial_forever;
+pub use pack::MAX_FRAME;
+pub(crate) use queue::{Enqueued, Queue};
+pub use raw::{RawError, RawSession, RawTarget, raw_session};
+pub(crate) use session::{Ends, serve};
+
+/// The path of the method.
+pub(crate) const PATH: &str = "/quorate.v1.VoteService/Exchange";
+
+/// How long a goodbye may take to leave before the connection is cut.
+const GOODBYE_TIME: Duration = Duration::from_millis(100);
+
+/// What all sessions of a node share.
+pub(crate) struct Sessions {
+    pub(crate) own: NodeId,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) prewarmer: Prewarmer,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) counters: Arc<Counters>,
+    /// Frames of one peer in a second.
+    pub(crate) frames_per_sec: std::num::NonZeroU32,
+    /// The node goes down: no new streams.
+    pub(crate) stopping: CancellationToken,
+    next: AtomicU64,
+}
+
+impl Sessions {
+    pub(crate) fn new(
+        own: NodeId,
+        mailbox: Mailbox,
+        prewarmer: Prewarmer,
+        admission: Arc<Admission>,
+        counters: Arc<Counters>,
+        frames_per_sec: std::num::NonZeroU32,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self {
+            own,
+            mailbox,
+            prewarmer,
+            admission,
+            counters,
+            frames_per_sec,
+            stopping,
+            next: AtomicU64::new(1),
+        }
+    }
+
+    fn next_stream(&self) -> StreamId {
+        StreamId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Which nodes are welcome, as the engine said last. Who is not is neither dialled
+/// nor heard, and its live connections end.
+pub(crate) struct Admission {
+    registry: Registry,
+    refused: Mutex<HashMap<NodeId, bool>>,
+    changes: watch::Sender<u64>,
+}
+
+impl Admission {
+    pub(crate) fn new(registry: Registry) -> Self {
+        Self {
+            registry,
+            refused: Mutex::default(),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, bool>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries the engine's word out. Connections of a node that is not welcome end
+    /// once a goodbye that is on its way could leave.
+    pub(crate) fn set(&self, node_id: &NodeId, welcome: bool) {
+        let was = self.lock().insert(node_id.clone(), !welcome);
+        if was == Some(!welcome) {
+            return;
+        }
+        tracing::info!(%node_id, welcome, "peer.admission");
+        self.changes.send_modify(|n| *n += 1);
+        if !welcome {
+            let (registry, node_id) = (self.registry.clone(), node_id.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(GOODBYE_TIME).await;
+                registry.cancel_node(&node_id);
+            });
+        }
+    }
+
+    pub(crate) fn is_welcome(&self, node_id: &NodeId) -> bool {
+        self.lock().get(node_id) != Some(&true)
+    }
+
+    /// Wakes when somebody's welcome changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}

@@ -1,0 +1,246 @@
+//! One stream, from the moment it stands to its end: a task that reads, a task that
+//! writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use quorate_consensus::statement::{self, VoteBody};
+use quorate_consensus::wire::{Frame, frame};
+use quorate_engine::{Event, StreamId};
+use quorate_telemetry::TraceContext;
+use quorate_tls::PeerInfo;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use tracing::Instrument as _;
+
+use super::codec::{BadBytes, bad_bytes, decode};
+use super::pack::{MAX_FRAME, encode, pack};
+use super::queue::{Waiting, queue};
+use super::{GOODBYE_TIME, Sessions};
+use crate::mailbox::{Gone, Message, StreamUp};
+
+/// Frames that are read, verified and handed over together.
+const CHUNK: usize = 64;
+
+/// Encoded frames between the writer and the connection.
+const ENCODED: usize = 4;
+
+/// How long the other end may take to end the stream after this end has.
+const END_TIME: Duration = Duration::from_secs(1);
+
+/// The two ends of a stream as the transport gives them.
+pub(crate) struct Ends {
+    pub(crate) incoming: Streaming<Bytes>,
+    pub(crate) outgoing: mpsc::Sender<Bytes>,
+}
+
+impl Ends {
+    /// The sender for [`Ends::outgoing`], and what the transport reads from it.
+    pub(crate) fn outgoing() -> (mpsc::Sender<Bytes>, ReceiverStream<Bytes>) {
+        let (sender, receiver) = mpsc::channel(ENCODED);
+        (sender, ReceiverStream::new(receiver))
+    }
+}
+
+/// Runs one session to its end.
+pub(crate) async fn serve(sessions: &Arc<Sessions>, peer: PeerInfo, ends: Ends) {
+    let stream = sessions.next_stream();
+    let node = peer.identity.node_id.clone();
+    let span = tracing::info_span!("exchange", stream = stream.0, peer = %node);
+    run(sessions, stream, peer, ends).instrument(span).await;
+}
+
+async fn run(sessions: &Arc<Sessions>, stream: StreamId, peer: PeerInfo, ends: Ends) {
+    let mut challenge = [0; 32];
+    if let Err(error) = getrandom::fill(&mut challenge) {
+        // Without a fresh challenge a replayed hello would pass.
+        tracing::error!(%error, "exchange.no_randomness");
+        return;
+    }
+    let (queue, waiting) = queue();
+    let closing = waiting.closing.clone();
+    let up = StreamUp {
+        stream,
+        peer: peer.identity.node_id.clone(),
+        own_certificate: peer.local_certificate_digest,
+        peer_certificate: peer.certificate_digest,
+        challenge,
+        queue,
+    };
+    if sessions
+        .mailbox
+        .send(Message::StreamUp(Box::new(up)))
+        .await
+        .is_err()
+    {
+        return;
+    }
+    sessions.counters.streams_opened.one();
+    tracing::debug!(from = %peer.remote_addr, outgoing = peer.outgoing, "exchange.up");
+
+    let writer =
+        tokio::spawn(write(sessions.clone(), stream, waiting, ends.outgoing).in_current_span());
+    let mut incoming = ends.incoming.ready_chunks(CHUNK);
+    let read = read(sessions, stream, &mut incoming);
+    tokio::select! {
+        () = closing.cancelled() => {}
+        ended = read => tracing::debug!(why = %ended, "exchange.read_ended"),
+    }
+    // This end is done: whatever waits, a goodbye above all, may still leave, and the
+    // other end may still end the stream by itself.
+    closing.cancel();
+    let drain = async {
+        let _ = writer.await;
+        while incoming.next().await.is_some() {}
+    };
+    let _ = tokio::time::timeout(END_TIME, drain).await;
+    // A driver that is gone has no streams to forget.
+    let _ = sessions.mailbox.event(Event::StreamDown { stream }).await;
+    tracing::debug!("exchange.down");
+}
+
+/// Reads until the stream ends; gives why.
+async fn read(
+    sessions: &Sessions,
+    stream: StreamId,
+    incoming: &mut (impl futures_util::Stream<Item = Vec<Result<Bytes, Status>>> + Unpin),
+) -> String {
+    let limiter: DefaultDirectRateLimiter =
+        RateLimiter::direct(Quota::per_second(sessions.frames_per_sec));
+    while let Some(chunk) = incoming.next().await {
+        let mut frames = Vec::with_capacity(chunk.len());
+        let mut end = None;
+        for item in chunk {
+            match item
+                .map_err(Err)
+                .and_then(|bytes| decode(&bytes).map_err(Ok))
+            {
+                Ok(frame) => frames.push(frame),
+                Err(Ok(bad)) => end = Some(Ended::Bad(bad)),
+                Err(Err(status)) => {
+                    end = Some(match bad_bytes(&status) {
+                        Some(bad) => Ended::Bad(bad),
+                        None => Ended::Status(status),
+                    });
+                }
+            }
+            if end.is_some() {
+                break;
+            }
+        }
+        sessions.counters.frames_received.add(frames.len());
+        for frame in sessions.prewarmer.frames(frames).await {
+            limiter.until_ready().await;
+            if hand_over(sessions, stream, frame).await.is_err() {
+                return Gone.to_string();
+            }
+        }
+        match end {
+            None => {}
+            Some(Ended::Status(status)) => return status.to_string(),
+            Some(Ended::Bad(bad)) => {
+                sessions.counters.frames_malformed.one();
+                tracing::warn!(why = %bad.why, "exchange.bad_frame");
+                let event = Event::BadFrame {
+                    stream,
+                    subject_digest: bad.digest,
+                    why: bad.why,
+                };
+                if sessions.mailbox.event(event).await.is_err() {
+                    return Gone.to_string();
+                }
+                // The engine closes the stream; that ends this future.
+                tokio::time::sleep(END_TIME).await;
+                return "a bad frame".to_owned();
+            }
+        }
+    }
+    "the other end ended it".to_owned()
+}
+
+enum Ended {
+    Bad(BadBytes),
+    Status(Status),
+}
+
+/// Gives a frame to the driver, in a span that names the trace of what is in it.
+async fn hand_over(sessions: &Sessions, stream: StreamId, frame: Frame) -> Result<(), Gone> {
+    let span = tracing::debug_span!("frame.receive", votes = tracing::field::Empty);
+    if let Some(frame::Body::Batch(batch)) = &frame.body {
+        span.record("votes", batch.votes.len());
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            span.in_scope(|| batch.votes.iter().for_each(trace_vote));
+        }
+    }
+    sessions
+        .mailbox
+        .event(Event::Frame { stream, frame })
+        .instrument(span)
+        .await
+}
+
+/// Notes a vote's arrival under the trace that it carries, or under the one that
+/// belongs to its transaction.
+fn trace_vote(vote: &quorate_consensus::wire::TracedVote) {
+    let Some(signed) = &vote.vote else { return };
+    let Ok((header, body)) = statement::parse::<VoteBody>(&signed.statement) else {
+        return;
+    };
+    let derived = TraceContext::decision(&header.cluster_id, &body.tx_id);
+    // A context of another trace is the sender's mistake and misleads nobody here.
+    let context = vote
+        .traceparent
+        .parse()
+        .ok()
+        .filter(|c: &TraceContext| c.trace_id == derived.trace_id)
+        .unwrap_or(derived);
+    tracing::debug!(
+        trace_id = %context.trace_id, parent_span_id = %context.span_id,
+        tx_id = %body.tx_id, node_id = %header.node_id, "vote.receive"
+    );
+}
+
+/// Writes what waits, packed, until the queue is closed or the other end is gone.
+async fn write(
+    sessions: Arc<Sessions>,
+    stream: StreamId,
+    mut waiting: Waiting,
+    outgoing: mpsc::Sender<Bytes>,
+) {
+    let mut frames = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            taken = waiting.frames.recv_many(&mut frames, CHUNK) => {
+                if taken == 0 {
+                    return;
+                }
+            }
+            () = waiting.closing.cancelled() => return,
+            () = outgoing.closed() => return,
+        }
+        if waiting.has_drained() {
+            tracing::info!("exchange.drained");
+            let drained = sessions.mailbox.event(Event::Drained { stream });
+            if drained.await.is_err() {
+                return;
+            }
+        }
+        for frame in pack(frames.drain(..), MAX_FRAME) {
+            let sent = outgoing.send(encode(frame));
+            let closing = waiting.closing.is_cancelled();
+            let sent = match closing {
+                false => sent.await.is_ok(),
+                true => matches!(tokio::time::timeout(GOODBYE_TIME, sent).await, Ok(Ok(()))),
+            };
+            if !sent {
+                return;
+            }
+            sessions.counters.frames_sent.one();
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Feeds the engine the board's log, strictly in order, with the signatures in it
+//! verified beforehand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_coordinator::Coordinator;
+
+use crate::mailbox::{Gone, Mailbox, Message};
+use crate::prewarm::Prewarmer;
+
+/// Entries read and fed together.
+const CHUNK: usize = 256;
+
+/// How long to wait for a sign of change before looking all the same.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long to wait after an error, or when the engine does not take an entry.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Follows the log until the driver is gone.
+pub(crate) async fn follow(
+    coordinator: Arc<dyn Coordinator>,
+    prewarmer: Prewarmer,
+    mailbox: Mailbox,
+) {
+    let mut changes = coordinator.watch();
+    // The engine's mirror of the board begins empty with each start.
+    let mut after = 0;
+    let mut away = false;
+    loop {
+        changes.borrow_and_update();
+        let entries = match coordinator.entries(after, CHUNK).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                if !std::mem::replace(&mut away, true) {
+                    tracing::warn!(%error, "coordinator.away");
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        if std::mem::take(&mut away) {
+            tracing::info!("coordinator.back");
+        }
+        let Some(last) = entries.last().map(|entry| entry.revision) else {
+            let changed = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
+            if matches!(changed, Ok(Err(_))) {
+                // Nobody will say when there is more; look from time to time.
+                tokio::time::sleep(PAUSE).await;
+            }
+            continue;
+        };
+        let entries = prewarmer.entries(entries).await;
+        match mailbox.ask(|fed| Message::Entries(entries, fed)).await {
+            Ok(stands) => {
+                if stands < last {
+                    tracing::error!(
+                        stands,
+                        last,
+                        "follower.refused: the engine does not take an entry"
+                    );
+                    tokio::time::sleep(PAUSE).await;
+                }
+                after = stands;
+            }
+            Err(Gone) => return,
+        }
+    }
+}

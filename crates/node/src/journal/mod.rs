@@ -1,0 +1,307 @@
+//! The journal: what this node must never forget, in a SQLite file of its own. The
+//! sign guard and the verdicts lie here, so nothing is signed before the commit
+//! (write-ahead log, `synchronous = FULL`) has answered.
+//!
+//! The tables refuse by themselves to change a guard's choice, to turn a verdict into
+//! its opposite, or to delete either: a bug above must not be able to make this
+//! trustee a liar.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+use prost::Message as _;
+use quorate_consensus::wire::{self, BallotState};
+use quorate_consensus::{Choice, ClusterId, Domain, NodeId, TxId};
+use quorate_engine::{Durable, JournalEntry, Record};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+
+/// The version of the tables.
+const SCHEMA: i64 = 1;
+
+/// Why the journal cannot be used. A node whose journal fails signs nothing more.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another process works on this data directory.
+    #[error(
+        "another process is using the data directory {}: one trustee runs once; stop the other, or give this one its own directory",
+        .0.display()
+    )]
+    InUse(PathBuf),
+    /// The directory or a file in it cannot be used.
+    #[error("cannot use {}: {reason}", .path.display())]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// SQLite says no.
+    #[error("the journal failed: {0}")]
+    Sql(#[from] rusqlite::Error),
+    /// It is another node's or another cluster's.
+    #[error("the journal belongs to {found}, not to {own}: use that node's own data directory")]
+    Foreign {
+        /// Whose it is.
+        found: String,
+        /// Whose it should be.
+        own: String,
+    },
+    /// A newer version of this program wrote it.
+    #[error("the journal has schema version {0}, this program knows {SCHEMA}: use a newer program")]
+    NewerSchema(i64),
+    /// A row holds what this program never wrote.
+    #[error("the journal is damaged: {0}")]
+    Corrupt(String),
+}
+
+/// The open journal; it holds the lock on the data directory as long as it lives.
+pub struct Journal {
+    connection: Connection,
+    // Unlocked when dropped, or by the operating system when the process dies.
+    _lock: File,
+}
+
+const TABLES: &str = "
+CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), node_id TEXT NOT NULL, cluster_id BLOB NOT NULL);
+CREATE TABLE generation (id INTEGER PRIMARY KEY CHECK (id = 1), generation INTEGER NOT NULL, acknowledged INTEGER NOT NULL);
+CREATE TABLE seen (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL);
+CREATE TABLE guard (tx_id TEXT PRIMARY KEY, choice BLOB NOT NULL, statement BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE verdict (tx_id TEXT PRIMARY KEY, domain TEXT NOT NULL CHECK (domain IN ('decision', 'abort')), statement BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE final (tx_id TEXT PRIMARY KEY, state INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER guard_keeps_its_choice BEFORE UPDATE ON guard WHEN NEW.choice <> OLD.choice
+  BEGIN SELECT RAISE(ABORT, 'the sign guard holds another choice for this transaction'); END;
+CREATE TRIGGER guard_stays BEFORE DELETE ON guard
+  BEGIN SELECT RAISE(ABORT, 'the sign guard is never pruned'); END;
+CREATE TRIGGER verdict_keeps_its_kind BEFORE UPDATE ON verdict WHEN NEW.domain <> OLD.domain
+  BEGIN SELECT RAISE(ABORT, 'a decision and an abort exclude each other'); END;
+CREATE TRIGGER verdict_stays BEFORE DELETE ON verdict
+  BEGIN SELECT RAISE(ABORT, 'a verdict is never pruned'); END;
+";
+
+impl Journal {
+    /// Opens the journal in `data_dir`, makes directory and journal if there are
+    /// none, and keeps every other process out of the directory.
+    ///
+    /// # Errors
+    /// [`JournalError::InUse`], [`JournalError::Foreign`], or what else is wrong.
+    pub fn open(
+        data_dir: &Path,
+        node_id: &NodeId,
+        cluster_id: &ClusterId,
+    ) -> Result<Self, JournalError> {
+        let lock = lock(data_dir)?;
+        let connection = Connection::open(data_dir.join("journal.db"))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        let mut journal = Self {
+            connection,
+            _lock: lock,
+        };
+        journal.prepare(node_id, cluster_id)?;
+        Ok(journal)
+    }
+
+    fn prepare(&mut self, node_id: &NodeId, cluster_id: &ClusterId) -> Result<(), JournalError> {
+        let transaction = self.connection.transaction()?;
+        let version: i64 = transaction.pragma_query_value(None, "user_version", |r| r.get(0))?;
+        if version > SCHEMA {
+            return Err(JournalError::NewerSchema(version));
+        }
+        if version == 0 {
+            transaction.execute_batch(TABLES)?;
+            transaction.execute(
+                "INSERT INTO owner VALUES (1, ?1, ?2)",
+                params![node_id.as_str(), cluster_id.as_bytes()],
+            )?;
+            transaction.pragma_update(None, "user_version", SCHEMA)?;
+        }
+        let (found, cluster): (String, Vec<u8>) =
+            transaction.query_row("SELECT node_id, cluster_id FROM owner", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        if found != node_id.as_str() || cluster != cluster_id.as_bytes() {
+            return Err(JournalError::Foreign {
+                found: format!("{found} of cluster {}", hex::encode(cluster)),
+                own: format!("{node_id} of cluster {cluster_id}"),
+            });
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Makes all records durable, in one transaction; they are when this returns.
+    ///
+    /// # Errors
+    /// [`JournalError`]; then nothing of them was written.
+    pub fn commit(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        let transaction = self.connection.transaction()?;
+        for record in records {
+            write(&transaction, record)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// What an engine starts from.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn durable(&self) -> Result<Durable, JournalError> {
+        let (generation, acknowledged) = self
+            .connection
+            .query_row("SELECT generation, acknowledged FROM generation", [], |r| {
+                Ok((r.get(0)?, r.get(1)?))
+            })
+            .optional()?
+            .unwrap_or((0, 0));
+        let seen = self
+            .connection
+            .query_row("SELECT revision FROM seen", [], |r| r.get(0))
+            .optional()?
+            .unwrap_or(0);
+        Ok(Durable {
+            generation: from_sql("generation", generation)?,
+            acknowledged: from_sql("acknowledged", acknowledged)?,
+            seen: from_sql("revision", seen)?,
+        })
+    }
+
+    /// What is kept about one transaction.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn lookup(&self, tx_id: &TxId) -> Result<JournalEntry, JournalError> {
+        let key = params![tx_id.as_str()];
+        let mut guard = self
+            .connection
+            .prepare_cached("SELECT choice, statement FROM guard WHERE tx_id = ?1")?;
+        let guard: Option<(Vec<u8>, Vec<u8>)> = guard
+            .query_row(key, |r| Ok((r.get(0)?, r.get(1)?)))
+            .optional()?;
+        let mut verdict = self
+            .connection
+            .prepare_cached("SELECT domain, statement FROM verdict WHERE tx_id = ?1")?;
+        let verdict: Option<(String, Vec<u8>)> = verdict
+            .query_row(key, |r| Ok((r.get(0)?, r.get(1)?)))
+            .optional()?;
+        let mut ended = self
+            .connection
+            .prepare_cached("SELECT state FROM final WHERE tx_id = ?1")?;
+        let ended: Option<i32> = ended.query_row(key, |r| r.get(0)).optional()?;
+        Ok(JournalEntry {
+            guard: guard
+                .map(|(choice, statement)| read_choice(&choice).map(|c| (c, statement)))
+                .transpose()?,
+            verdict: verdict
+                .map(|(domain, statement)| read_domain(&domain).map(|d| (d, statement)))
+                .transpose()?,
+            ended: ended.map(read_state).transpose()?,
+        })
+    }
+}
+
+fn lock(data_dir: &Path) -> Result<File, JournalError> {
+    let failed = |path: &Path, e: std::io::Error| JournalError::Io {
+        path: path.to_owned(),
+        reason: e.to_string(),
+    };
+    std::fs::create_dir_all(data_dir).map_err(|e| failed(data_dir, e))?;
+    let path = data_dir.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| failed(&path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(JournalError::InUse(data_dir.to_owned())),
+        Err(TryLockError::Error(e)) => Err(failed(&path, e)),
+    }
+}
+
+fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), JournalError> {
+    let run = |sql: &str, params: &[&dyn rusqlite::ToSql]| -> Result<(), JournalError> {
+        transaction.prepare_cached(sql)?.execute(params)?;
+        Ok(())
+    };
+    match record {
+        Record::Generation {
+            generation,
+            acknowledged,
+        } => run(
+            "INSERT INTO generation VALUES (1, ?1, ?2) ON CONFLICT (id) DO UPDATE
+             SET generation = excluded.generation, acknowledged = excluded.acknowledged",
+            params![to_sql(*generation)?, to_sql(*acknowledged)?],
+        ),
+        Record::Guard {
+            tx_id,
+            choice,
+            statement,
+        } => run(
+            "INSERT INTO guard VALUES (?1, ?2, ?3) ON CONFLICT (tx_id) DO UPDATE
+             SET choice = excluded.choice, statement = excluded.statement",
+            params![
+                tx_id.as_str(),
+                wire::Choice::from(choice).encode_to_vec(),
+                statement
+            ],
+        ),
+        Record::Verdict {
+            tx_id,
+            domain,
+            statement,
+        } => run(
+            "INSERT INTO verdict VALUES (?1, ?2, ?3) ON CONFLICT (tx_id) DO UPDATE
+             SET domain = excluded.domain, statement = excluded.statement",
+            params![tx_id.as_str(), domain_name(*domain)?, statement],
+        ),
+        Record::Final { tx_id, state } => run(
+            "INSERT INTO final VALUES (?1, ?2) ON CONFLICT (tx_id) DO UPDATE SET state = excluded.state",
+            params![tx_id.as_str(), *state as i32],
+        ),
+        Record::Seen { revision } => run(
+            "INSERT INTO seen VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET revision = excluded.revision",
+            params![to_sql(*revision)?],
+        ),
+    }
+}
+
+fn to_sql(number: u64) -> Result<i64, JournalError> {
+    i64::try_from(number).map_err(|_| JournalError::Corrupt(format!("{number} is too large")))
+}
+
+fn from_sql(what: &str, number: i64) -> Result<u64, JournalError> {
+    u64::try_from(number).map_err(|_| JournalError::Corrupt(format!("{what} is negative")))
+}
+
+fn domain_name(domain: Domain) -> Result<&'static str, JournalError> {
+    match domain {
+        Domain::Decision => Ok("decision"),
+        Domain::Abort => Ok("abort"),
+        other => Err(JournalError::Corrupt(format!("{other:?} is no verdict"))),
+    }
+}
+
+fn read_domain(name: &str) -> Result<Domain, JournalError> {
+    match name {
+        "decision" => Ok(Domain::Decision),
+        "abort" => Ok(Domain::Abort),
+        other => Err(JournalError::Corrupt(format!("verdict {other:?}"))),
+    }
+}
+
+fn read_choice(bytes: &[u8]) -> Result<Choice, JournalError> {
+    wire::Choice::decode(bytes)
+        .map_err(|e| e.to_string())
+        .and_then(|choice| Choice::try_from(&choice).map_err(|e| e.to_string()))
+        .map_err(|e| JournalError::Corrupt(format!("guard: {e}")))
+}
+
+fn read_state(state: i32) -> Result<BallotState, JournalError> {
+    BallotState::try_from(state).map_err(|_| JournalError::Corrupt(format!("state {state}")))
+}

@@ -1,0 +1,453 @@
+//! A node's life: start, service, drain, and the two ways to end without one.
+//!
+//! Each node has threads of its own. So several can live in one process, as in
+//! `quorate dev`, and a crash takes a node's tasks away at once, as it would a
+//! process.
+
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quorate_consensus::NodeId;
+use quorate_engine::{Config as EngineConfig, Engine};
+use quorate_tls::{Listener, ListenerOptions, Registry};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::counters::{Counters, Counts};
+use crate::driver::{Driver, Ports, Pulse, Stopped};
+use crate::exchange::{Admission, Sessions, dial_forever};
+use crate::feed::Feed;
+use crate::follower;
+use crate::journal::Journal;
+use crate::mailbox::{Mailbox, Message};
+use crate::parts::{Parts, StartError};
+use crate::prewarm::Prewarmer;
+use crate::projector;
+use crate::server;
+use crate::service::{Api, GateRules};
+
+/// How long waiting clients may still be answered when the node drains.
+const CLIENTS_TIME: Duration = Duration::from_secs(10);
+
+/// How long goodbyes and last responses may take.
+const FAREWELL_TIME: Duration = Duration::from_secs(5);
+
+/// How long the threads may take to end.
+const THREADS_TIME: Duration = Duration::from_secs(5);
+
+/// How often certificates are read again, and live connections held against them.
+const RELOAD_EVERY: Duration = Duration::from_secs(60);
+
+/// Starts nodes.
+pub struct Node;
+
+impl Node {
+    /// Starts a node; it listens when this returns, and is in service once it has
+    /// read the board ([`NodeHandle::in_service`]).
+    ///
+    /// # Errors
+    /// [`StartError`], for instance when another process uses the data directory.
+    pub async fn start(parts: Parts) -> Result<NodeHandle, StartError> {
+        parts.check()?;
+        let rules = parts.rules()?.clone();
+        let (dir, node_id) = (parts.data_dir.clone(), parts.node_id.clone());
+        let (own, cluster_id) = (node_id.clone(), rules.cluster_id());
+        let runtime_failed = |e: &dyn std::fmt::Display| StartError::Runtime(e.to_string());
+        let opened = tokio::task::spawn_blocking(move || {
+            let journal = Journal::open(&dir, &own, &cluster_id)?;
+            let durable = journal.durable()?;
+            Ok::<_, StartError>((journal, durable))
+        });
+        let (journal, durable) = opened.await.map_err(|e| runtime_failed(&e))??;
+        let config = EngineConfig {
+            node_id: node_id.clone(),
+            rules_chain: parts.rules_chain.clone(),
+            rules,
+            signs_votes: parts.vote_key.is_some(),
+            submits: parts.submits,
+        };
+        let engine = Engine::restore(config, durable, parts.verifier.clone());
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name(format!("quorate-{node_id}"))
+            .enable_all()
+            .build()
+            .map_err(|e| runtime_failed(&e))?;
+        let (ready, started) = oneshot::channel();
+        let slot = Arc::new(Mutex::new(None));
+        let ended = watch::Sender::new(None);
+        let life = Life {
+            slot: slot.clone(),
+            ended: ended.clone(),
+        };
+        runtime.spawn(async move {
+            // Whoever started it may have gone; then the handle is dropped, and with
+            // it this runtime.
+            let _ = ready.send(assemble(parts, engine, journal, life).await);
+        });
+        let running = started.await;
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
+        let running = match running {
+            Ok(Ok(running)) => running,
+            Ok(Err(error)) => {
+                end_threads(&slot).await;
+                return Err(error);
+            }
+            Err(_) => {
+                end_threads(&slot).await;
+                return Err(runtime_failed(&"the node's start panicked"));
+            }
+        };
+        tracing::info!(%node_id, addr = %running.addr, "node.started");
+        Ok(NodeHandle {
+            node_id,
+            running,
+            runtime: slot,
+            ended: ended.subscribe(),
+        })
+    }
+}
+
+/// The runtime, until somebody takes it to end it.
+type Slot = Arc<Mutex<Option<Runtime>>>;
+
+/// Ends a node's threads: its tasks are gone when this returns.
+async fn end_threads(slot: &Slot) {
+    let runtime = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(runtime) = runtime {
+        let end = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(THREADS_TIME));
+        // A panic in there leaves nothing to be done.
+        let _ = end.await;
+    }
+}
+
+/// How the driver's end ends the node.
+struct Life {
+    slot: Slot,
+    ended: watch::Sender<Option<Stopped>>,
+}
+
+impl Life {
+    /// Runs the driver; when it ends by itself, the node goes down as in a crash.
+    async fn run(self, driver: Driver, drained: CancellationToken) {
+        let stopped = driver.run().await;
+        if stopped == Stopped::Shutdown {
+            self.ended.send_replace(Some(stopped));
+            drained.cancel();
+            return;
+        }
+        // Not on one of the threads that end.
+        let (slot, ended) = (self.slot, self.ended);
+        std::thread::spawn(move || {
+            let runtime = loop {
+                // A node that fails while it starts is not in its slot yet.
+                let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                match taken {
+                    Some(runtime) => break runtime,
+                    None => std::thread::sleep(Duration::from_millis(1)),
+                }
+            };
+            runtime.shutdown_timeout(THREADS_TIME);
+            ended.send_replace(Some(stopped));
+        });
+    }
+}
+
+/// What a handle needs to know of a running node.
+struct Running {
+    addr: SocketAddr,
+    mailbox: Mailbox,
+    pulse: watch::Receiver<Pulse>,
+    counters: Arc<Counters>,
+    registry: Registry,
+    stopping: CancellationToken,
+    ending: CancellationToken,
+    /// The driver has ended as it was asked to.
+    drained: CancellationToken,
+    /// The last call has ended.
+    served: CancellationToken,
+}
+
+/// Puts a node together on its own threads.
+async fn assemble(
+    parts: Parts,
+    engine: Engine,
+    journal: Journal,
+    life: Life,
+) -> Result<Running, StartError> {
+    let rules = parts.rules()?.clone();
+    let clock = Clock::start();
+    let (mailbox, inbox) = Mailbox::new();
+    let registry = Registry::new();
+    let counters = Arc::new(Counters::default());
+    let admission = Arc::new(Admission::new(registry.clone()));
+    let feed = Arc::new(Feed::new(parts.coordinator.clone()));
+    let prewarmer = Prewarmer::new(&parts.rules, parts.verifier);
+    let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
+
+    let listener = listen(parts.listener, &parts.tls, &registry)?;
+    let addr = listener.local_addr().map_err(|e| StartError::Listen {
+        addr: "the given socket".to_owned(),
+        reason: e.to_string(),
+    })?;
+
+    let (beat, pulse) = watch::channel(Pulse::default());
+    let ports = Ports {
+        coordinator: parts.coordinator.clone(),
+        audit: parts.audit.clone(),
+        chain: parts.chain,
+        vote_key: parts.vote_key.map(Arc::new),
+        node_key: Arc::new(parts.node_key),
+        feed: feed.clone(),
+        admission: admission.clone(),
+        counters: counters.clone(),
+        faults: parts.faults,
+    };
+    let channel = (mailbox.clone(), inbox);
+    let driver = Driver::new(engine, journal, clock, ports, channel, beat);
+    let drained = CancellationToken::new();
+    tokio::spawn(life.run(driver, drained.clone()));
+
+    let sessions = Arc::new(Sessions::new(
+        parts.node_id.clone(),
+        mailbox.clone(),
+        prewarmer.clone(),
+        admission.clone(),
+        counters.clone(),
+        parts.limits.frames_per_sec,
+        stopping.clone(),
+    ));
+    let api = Arc::new(Api {
+        rules_chain: parts.rules_chain,
+        rules: rules.clone(),
+        own: parts.node_id.clone(),
+        mailbox: mailbox.clone(),
+        feed: feed.clone(),
+        counters: counters.clone(),
+        stopping: stopping.clone(),
+        ending: ending.clone(),
+        next_request: AtomicU64::new(1),
+    });
+    let gate = Arc::new(GateRules::new(
+        parts.node_id.clone(),
+        rules.cluster_name().to_owned(),
+        admission,
+        parts.limits.calls_per_sec,
+        parts.limits.burst,
+        counters.clone(),
+    ));
+    let served = CancellationToken::new();
+    let server = server::serve(
+        listener,
+        api,
+        sessions.clone(),
+        gate,
+        pulse.clone(),
+        stopping.clone(),
+    );
+    let last = served.clone();
+    tokio::spawn(async move {
+        server.await;
+        last.cancel();
+    });
+
+    tokio::spawn(follower::follow(
+        parts.coordinator.clone(),
+        prewarmer,
+        mailbox.clone(),
+    ));
+    tokio::spawn(projector::project(feed, parts.audit));
+    for peer in parts.peers {
+        let (tls, registry) = (parts.tls.client(), registry.clone());
+        tokio::spawn(dial_forever(sessions.clone(), tls, registry, peer));
+    }
+    tokio::spawn(reload(parts.tls, registry.clone()));
+    Ok(Running {
+        addr,
+        mailbox,
+        pulse,
+        counters,
+        registry,
+        stopping,
+        ending,
+        drained,
+        served,
+    })
+}
+
+fn listen(
+    socket: std::net::TcpListener,
+    tls: &Arc<quorate_tls::TlsMaterial>,
+    registry: &Registry,
+) -> Result<Listener, StartError> {
+    let listener = socket
+        .set_nonblocking(true)
+        .and_then(|()| tokio::net::TcpListener::from_std(socket));
+    let listener = listener.map_err(|e| StartError::Listen {
+        addr: "the given socket".to_owned(),
+        reason: e.to_string(),
+    })?;
+    let options = ListenerOptions::default();
+    Ok(Listener::over(
+        listener,
+        tls.clone(),
+        registry.clone(),
+        options,
+    ))
+}
+
+/// Reads the certificates again from time to time, and ends connections that would be
+/// refused now.
+async fn reload(tls: Arc<quorate_tls::TlsMaterial>, registry: Registry) {
+    loop {
+        tokio::time::sleep(RELOAD_EVERY).await;
+        let material = tls.clone();
+        match tokio::task::spawn_blocking(move || material.reload()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "certificates.reload_failed"),
+            Err(error) => tracing::warn!(%error, "certificates.reload_failed"),
+        }
+        let ended = registry.recheck(&tls);
+        if ended > 0 {
+            tracing::warn!(ended, "certificates.connections_ended");
+        }
+    }
+}
+
+/// A running node. Dropping it is as a crash.
+pub struct NodeHandle {
+    node_id: NodeId,
+    running: Running,
+    runtime: Slot,
+    ended: watch::Receiver<Option<Stopped>>,
+}
+
+impl NodeHandle {
+    /// The trustee it acts for.
+    pub fn node_id(&self) -> &NodeId {
+        &self.node_id
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.running.addr
+    }
+
+    /// What it has counted.
+    pub fn counts(&self) -> Counts {
+        self.running.counters.read()
+    }
+
+    /// Whether it is in service now.
+    pub fn is_in_service(&self) -> bool {
+        self.running.pulse.borrow().in_service
+    }
+
+    /// Waits until it is in service; false if it ended before.
+    pub async fn in_service(&self) -> bool {
+        let mut pulse = self.running.pulse.clone();
+        pulse.wait_for(|pulse| pulse.in_service).await.is_ok()
+    }
+
+    /// Looks at the engine between two events; none when the node has ended.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Engine) -> T + Send + 'static,
+    ) -> Option<T> {
+        let mailbox = &self.running.mailbox;
+        mailbox.look(|engine, _| look(engine)).await.ok()
+    }
+
+    /// Waits until a look at the engine gives something; none when the node ended
+    /// before. It looks after every change of the board, and every 50 ms besides, for
+    /// streams come and go without one.
+    pub async fn until<T: Send + 'static>(
+        &self,
+        look: impl Fn(&Engine) -> Option<T> + Clone + Send + 'static,
+    ) -> Option<T> {
+        let mut pulse = self.running.pulse.clone();
+        loop {
+            pulse.borrow_and_update();
+            if let Some(found) = self.look(look.clone()).await? {
+                return Some(found);
+            }
+            let again = Duration::from_millis(50);
+            if let Ok(Err(_)) = tokio::time::timeout(again, pulse.changed()).await {
+                return None;
+            }
+        }
+    }
+
+    /// Waits until the node has ended by itself, all its tasks gone, and tells why: a
+    /// fault, or something that must not fail.
+    pub async fn stopped(&self) -> Stopped {
+        let mut ended = self.ended.clone();
+        let stopped = ended.wait_for(Option::is_some).await;
+        stopped
+            .ok()
+            .and_then(|s| s.clone())
+            .unwrap_or(Stopped::Crash)
+    }
+
+    /// Drains and ends, within 30 s: takes nothing new, answers clients that wait (or
+    /// tells them to repeat), says goodbye to peers, and leaves all that was
+    /// acknowledged durable.
+    pub async fn shutdown(self) {
+        let running = &self.running;
+        tracing::info!(node_id = %self.node_id, "node.draining");
+        running.stopping.cancel();
+        let clients = async {
+            while let Ok(1..) = running.mailbox.ask(Message::Waiting).await {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(CLIENTS_TIME, clients).await;
+        running.ending.cancel();
+        let farewell = async {
+            let _ = running.mailbox.ask(Message::Goodbye).await;
+            // Who still waits hears that the node stops.
+            let _ = running.mailbox.send(Message::Stop).await;
+            running.drained.cancelled().await;
+            running.served.cancelled().await;
+        };
+        if tokio::time::timeout(FAREWELL_TIME, farewell).await.is_err() {
+            tracing::debug!(open = running.registry.len(), "node.connections_cut");
+        }
+        running.registry.cancel_where(|_| true);
+        end_threads(&self.runtime).await;
+        tracing::info!(node_id = %self.node_id, "node.stopped");
+    }
+
+    /// Ends at once, as a crash does: nothing is flushed, nobody is told. Its tasks
+    /// are gone and its data directory is free when this returns.
+    pub async fn kill(self) {
+        end_threads(&self.runtime).await;
+    }
+}
+
+impl Drop for NodeHandle {
+    fn drop(&mut self) {
+        let slot = &self.runtime;
+        let runtime = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Waits until this process is asked to end: SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// When the operating system lets nobody listen for signals.
+pub async fn termination() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+    }
+}

@@ -1,0 +1,104 @@
+//! What reaches the driver, and how.
+
+use quorate_consensus::NodeId;
+use quorate_consensus::wire::BoardEntry;
+use quorate_engine::{Answer, Engine, Event, Now, Reject, RequestId, StreamId, Submit};
+use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
+
+use crate::exchange::Queue;
+
+/// How many messages wait for the driver before their senders do.
+pub(crate) const CAPACITY: usize = 4096;
+
+/// A look at the engine, taken between two events.
+pub(crate) type Look = Box<dyn FnOnce(&Engine, Now) + Send>;
+
+/// A stream that came up.
+pub(crate) struct StreamUp {
+    pub(crate) stream: StreamId,
+    pub(crate) peer: NodeId,
+    pub(crate) own_certificate: [u8; 32],
+    pub(crate) peer_certificate: [u8; 32],
+    pub(crate) challenge: [u8; 32],
+    pub(crate) queue: Queue,
+}
+
+/// A client's vote on its way in.
+pub(crate) struct Handover {
+    pub(crate) request: RequestId,
+    pub(crate) submit: Submit,
+    pub(crate) answer: oneshot::Sender<Result<Answer, Reject>>,
+}
+
+/// One message to the driver. Large ones are boxed: the queue holds many.
+pub(crate) enum Message {
+    /// An event for the engine, and the span it belongs to.
+    Event(Box<Event>, Span),
+    /// A vote of a client.
+    Submit(Box<Handover>, Span),
+    /// A stream came up.
+    StreamUp(Box<StreamUp>),
+    /// The next entries; answered with the revision that the engine stands at then.
+    Entries(Vec<BoardEntry>, oneshot::Sender<u64>),
+    /// A look at the engine.
+    Look(Look),
+    /// Say goodbye on all streams.
+    Goodbye(oneshot::Sender<()>),
+    /// How many clients wait?
+    Waiting(oneshot::Sender<usize>),
+    /// End.
+    Stop,
+    /// End at once, and say why: something that must not fail has.
+    Fatal(String),
+}
+
+/// The driver is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node is stopping")]
+pub(crate) struct Gone;
+
+/// Where messages go in; it waits when the driver is behind.
+#[derive(Clone)]
+pub(crate) struct Mailbox(mpsc::Sender<Message>);
+
+impl Mailbox {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Message>) {
+        let (sender, receiver) = mpsc::channel(CAPACITY);
+        (Self(sender), receiver)
+    }
+
+    pub(crate) async fn send(&self, message: Message) -> Result<(), Gone> {
+        self.0.send(message).await.map_err(|_| Gone)
+    }
+
+    /// An event, in the span that is current now.
+    pub(crate) async fn event(&self, event: Event) -> Result<(), Gone> {
+        self.send(Message::Event(Box::new(event), Span::current()))
+            .await
+    }
+
+    /// Looks at the engine.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Engine, Now) -> T + Send + 'static,
+    ) -> Result<T, Gone> {
+        let (sender, receiver) = oneshot::channel();
+        let look: Look = Box::new(move |engine, now| {
+            // Whoever asked may have gone; then nobody needs the answer.
+            let _ = sender.send(look(engine, now));
+        });
+        self.send(Message::Look(look)).await?;
+        receiver.await.map_err(|_| Gone)
+    }
+
+    /// Asks something that is answered through a channel.
+    pub(crate) async fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Result<T, Gone> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(message(sender)).await?;
+        receiver.await.map_err(|_| Gone)
+    }
+}

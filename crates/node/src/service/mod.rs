@@ -1,0 +1,411 @@
+//! `VoteService` as clients see it.
+
+mod gate;
+mod list;
+mod route;
+mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prost::Message as _;
+use quorate_consensus::wire::{
+    self, Ballot, ExchangeRequest, ExchangeResponse, GetCertificateRequest, GetCertificateResponse,
+    GetRulesRequest, GetRulesResponse, ListRequest, ListResponse, StatusRequest, StatusResponse,
+    SubmitRequest, SubmitResponse, WaitFor, WatchRequest, submit_request,
+};
+use quorate_consensus::{Choice, Rules, TxId, Value};
+use quorate_engine::{Answer, Engine, Event, Handed, Reject, RequestId, Submit, Wait};
+use quorate_proto::v1::vote_service_server::VoteService;
+use quorate_telemetry::{TraceContext, trace};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::clock::wall_ms;
+use crate::counters::Counters;
+use crate::feed::Feed;
+use crate::mailbox::{Gone, Handover, Mailbox, Message};
+use crate::status::ApiError;
+
+pub(crate) use gate::{GateLayer, Rules as GateRules};
+pub(crate) use route::Routes;
+
+/// How long a call may take when it names no deadline of its own.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The largest request: a statement of 16 KiB with its signature fits many times.
+pub(crate) const MAX_REQUEST: usize = 256 * 1024;
+
+/// The largest response: what gRPC clients take unless told otherwise, less a margin.
+pub(crate) const MAX_RESPONSE: usize = 3 * 1024 * 1024;
+
+/// What the methods need.
+pub(crate) struct Api {
+    pub(crate) rules_chain: wire::RulesChain,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) own: quorate_consensus::NodeId,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) counters: Arc<Counters>,
+    /// The node goes down: nothing new is begun.
+    pub(crate) stopping: CancellationToken,
+    /// The node goes down: watchers are told.
+    pub(crate) ending: CancellationToken,
+    pub(crate) next_request: AtomicU64,
+}
+
+impl From<Gone> for ApiError {
+    fn from(_: Gone) -> Self {
+        shutting_down()
+    }
+}
+
+pub(crate) fn shutting_down() -> ApiError {
+    ApiError::Unavailable {
+        reason: "SHUTTING_DOWN",
+        why: "the node is stopping: if this was a vote, it may be recorded; repeating it is safe"
+            .to_owned(),
+        retry: Duration::from_secs(1),
+    }
+}
+
+/// Takes a request's abandonment to the engine when its caller goes away.
+struct Abandon {
+    request: RequestId,
+    mailbox: Option<Mailbox>,
+}
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        let (request, Some(mailbox)) = (self.request, self.mailbox.take()) else {
+            return;
+        };
+        // A drop cannot wait for room in the mailbox.
+        tokio::spawn(async move {
+            let _ = mailbox.event(Event::Abandon { request }).await;
+        });
+    }
+}
+
+impl Api {
+    async fn submit_vote(&self, submit: Submit, deadline: Duration) -> Result<Answer, ApiError> {
+        if self.stopping.is_cancelled() {
+            return Err(shutting_down());
+        }
+        let request = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
+        let (answer, answered) = oneshot::channel();
+        let handover = Handover {
+            request,
+            submit,
+            answer,
+        };
+        let span = tracing::Span::current();
+        let mut abandon = Abandon {
+            request,
+            mailbox: Some(self.mailbox.clone()),
+        };
+        let whole = async {
+            let message = Message::Submit(Box::new(handover), span);
+            self.mailbox.send(message).await?;
+            answered.await.map_err(|_| Gone)
+        };
+        let outcome: Result<Result<Answer, Reject>, Gone> =
+            match tokio::time::timeout(deadline, whole).await {
+                Ok(outcome) => outcome,
+                Err(_) => return Err(ApiError::DeadlineExceeded),
+            };
+        abandon.mailbox = None;
+        Ok(outcome??)
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Engine) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        Ok(self.mailbox.look(|engine, _| look(engine)).await?)
+    }
+}
+
+/// The name of a transaction in a request.
+fn tx_id(text: &str) -> Result<TxId, ApiError> {
+    TxId::new(text).map_err(|error| ApiError::Invalid {
+        field: "tx_id",
+        detail: error.to_string(),
+    })
+}
+
+fn read_submit(request: SubmitRequest) -> Result<Submit, ApiError> {
+    let invalid = |field, detail: String| ApiError::Invalid { field, detail };
+    let wait = match WaitFor::try_from(request.wait) {
+        Ok(WaitFor::Unspecified | WaitFor::Recorded) => Wait::Recorded,
+        Ok(WaitFor::Decided) => Wait::Decided,
+        Ok(WaitFor::Confirmed) => Wait::Confirmed,
+        Err(_) => {
+            let detail = format!("{} is no WaitFor that this node knows", request.wait);
+            return Err(invalid("wait", detail));
+        }
+    };
+    let handed = match request.vote {
+        None => {
+            let detail = "must be a number, data, an abstention, or a statement";
+            return Err(invalid("vote", detail.to_owned()));
+        }
+        Some(submit_request::Vote::Number(number)) => Handed::Choice(Value::Number(number).into()),
+        Some(submit_request::Vote::Data(data)) => {
+            let value = Value::data(&data).map_err(|e| invalid("data", e.to_string()))?;
+            Handed::Choice(value.into())
+        }
+        Some(submit_request::Vote::Abstention(_)) => Handed::Choice(Choice::Abstention),
+        Some(submit_request::Vote::Statement(statement)) => Handed::Statement(statement),
+    };
+    let tx_id = match (&handed, &*request.tx_id) {
+        (Handed::Statement(_), "") => None,
+        (_, text) => Some(tx_id(text)?),
+    };
+    Ok(Submit {
+        tx_id,
+        handed,
+        wait,
+    })
+}
+
+/// How long this call may take: what the caller's `grpc-timeout` says, a little less,
+/// so that our answer arrives before the caller gives up; otherwise [`DEADLINE`].
+fn deadline(metadata: &MetadataMap) -> Duration {
+    let asked = metadata
+        .get("grpc-timeout")
+        .and_then(|value| value.to_str().ok())
+        .and_then(parse_timeout);
+    match asked {
+        None => DEADLINE,
+        Some(asked) => asked - (asked / 10).min(Duration::from_millis(50)),
+    }
+}
+
+/// `grpc-timeout` as the protocol of gRPC over HTTP/2 defines it: at most eight digits
+/// and a unit.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// The ballot as the engine shows it; a collected one is but its final state.
+fn ballot_of(engine: &Engine, tx_id: &TxId) -> Option<Ballot> {
+    engine.view(tx_id).or_else(|| {
+        let state = engine.board().collected(tx_id)?;
+        Some(Ballot {
+            tx_id: tx_id.to_string(),
+            state: state.into(),
+            reason: "finished long ago; the audit store has the rest".to_owned(),
+            ..Ballot::default()
+        })
+    })
+}
+
+#[tonic::async_trait]
+impl VoteService for Api {
+    type ExchangeStream = tokio_stream::Empty<Result<ExchangeResponse, Status>>;
+
+    /// Never called: [`Routes`] takes this method before, as raw bytes.
+    async fn exchange(
+        &self,
+        _request: Request<Streaming<ExchangeRequest>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        Err(ApiError::Internal("Exchange was routed to the wrong place".into()).into())
+    }
+
+    async fn submit(
+        &self,
+        request: Request<SubmitRequest>,
+    ) -> Result<Response<SubmitResponse>, Status> {
+        self.counters.submits.one();
+        let deadline = deadline(request.metadata());
+        let submit = read_submit(request.into_inner()).inspect_err(|_| {
+            self.counters.submits_rejected.one();
+        })?;
+        let answer = self.submit_vote(submit, deadline).await?;
+        let context = TxId::new(&answer.ballot.tx_id)
+            .ok()
+            .map(|tx_id| TraceContext::decision(&self.rules.cluster_id(), &tx_id));
+        let mut response = Response::new(SubmitResponse {
+            ballot: Some(answer.ballot),
+            vote: Some(answer.vote),
+            repeated: answer.repeated,
+        });
+        // Where the caller finds its transaction's trace.
+        if let Some(value) = context.and_then(|c| c.to_string().parse().ok()) {
+            response.metadata_mut().insert(trace::HEADER, value);
+        }
+        Ok(response)
+    }
+
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let tx_id = tx_id(&request.get_ref().tx_id)?;
+        let wanted = tx_id.clone();
+        let ballot = self.look(move |engine| ballot_of(engine, &wanted)).await?;
+        let ballot = Some(ballot.ok_or(ApiError::UnknownTransaction(tx_id))?);
+        Ok(Response::new(StatusResponse { ballot }))
+    }
+
+    type WatchStream = watch::WatchStream;
+
+    async fn watch(
+        &self,
+        request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let tx_id = match &*request.tx_id {
+            "" => None,
+            text => Some(tx_id(text)?),
+        };
+        let stream = watch::watch(&self.feed, &self.ending, tx_id, request.from_revision);
+        Ok(Response::new(stream))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let query = list::Query::read(request.into_inner())?;
+        Ok(Response::new(list::list(self, query).await?))
+    }
+
+    async fn get_certificate(
+        &self,
+        request: Request<GetCertificateRequest>,
+    ) -> Result<Response<GetCertificateResponse>, Status> {
+        let tx_id = tx_id(&request.get_ref().tx_id)?;
+        let wanted = tx_id.clone();
+        let found = self
+            .look(move |engine| {
+                let known = engine.board().ballot(&wanted).is_some()
+                    || engine.board().collected(&wanted).is_some();
+                known.then(|| GetCertificateResponse {
+                    proof: engine.proof(&wanted),
+                    evidence: engine.evidence(&wanted),
+                })
+            })
+            .await?
+            .ok_or(ApiError::UnknownTransaction(tx_id))?;
+        if found.encoded_len() > MAX_RESPONSE {
+            tracing::warn!(bytes = found.encoded_len(), "certificate.large");
+        }
+        Ok(Response::new(found))
+    }
+
+    async fn get_rules(
+        &self,
+        _request: Request<GetRulesRequest>,
+    ) -> Result<Response<GetRulesResponse>, Status> {
+        let member = self.rules.member(&self.own);
+        Ok(Response::new(GetRulesResponse {
+            rules: Some(self.rules_chain.clone()),
+            cluster_id: self.rules.cluster_id().0.to_vec(),
+            rules_digest: self.rules.digest().0.to_vec(),
+            summary: Some(self.rules.summary()),
+            node_id: self.own.to_string(),
+            peer_id: member.map_or_else(Vec::new, |m| m.peer_id.0.to_vec()),
+            server_time_ms: wall_ms(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field_of(error: ApiError) -> String {
+        match error {
+            ApiError::Invalid { field, .. } => field.to_owned(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn request(tx_id: &str, vote: Option<submit_request::Vote>) -> SubmitRequest {
+        SubmitRequest {
+            tx_id: tx_id.to_owned(),
+            vote,
+            wait: 0,
+        }
+    }
+
+    #[test]
+    fn submit_names_the_field_that_is_wrong() {
+        use submit_request::Vote;
+        let number = || Some(Vote::Number(1));
+        for (request, field) in [
+            (request("tx", None), "vote"),
+            (request("", number()), "tx_id"),
+            (request("a b", number()), "tx_id"),
+            (request(&"a".repeat(129), number()), "tx_id"),
+            (request("tx", Some(Vote::Data(Vec::new()))), "data"),
+            (request("tx", Some(Vote::Data(vec![0; 1025]))), "data"),
+            (
+                SubmitRequest {
+                    wait: 77,
+                    ..request("tx", number())
+                },
+                "wait",
+            ),
+        ] {
+            assert_eq!(field_of(read_submit(request).unwrap_err()), field);
+        }
+        let statement = Some(Vote::Statement(wire::SignedStatement::default()));
+        assert!(
+            read_submit(request("", statement.clone()))
+                .unwrap()
+                .tx_id
+                .is_none()
+        );
+        assert!(
+            read_submit(request("tx", statement))
+                .unwrap()
+                .tx_id
+                .is_some()
+        );
+        let max = read_submit(request("tx", Some(Vote::Data(vec![0; 1024])))).unwrap();
+        assert_eq!(max.wait, Wait::Recorded);
+    }
+
+    #[test]
+    fn timeouts_are_read_as_the_protocol_writes_them() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("", None),
+            ("S", None),
+            ("1", None),
+            ("1s", None),
+            ("-1S", None),
+            ("123456789S", None),
+            ("1é", None),
+        ] {
+            assert_eq!(parse_timeout(text), expected, "{text}");
+        }
+        let mut metadata = MetadataMap::new();
+        assert_eq!(deadline(&metadata), DEADLINE);
+        metadata.insert("grpc-timeout", "10S".parse().unwrap());
+        assert_eq!(deadline(&metadata), Duration::from_millis(9950));
+        metadata.insert("grpc-timeout", "100m".parse().unwrap());
+        assert_eq!(deadline(&metadata), Duration::from_millis(90));
+    }
+}
