@@ -99,6 +99,18 @@ impl Listener {
         registry: Registry,
         options: ListenerOptions,
     ) -> io::Result<Self> {
+        let tcp = TcpListener::bind(addr).await?;
+        Ok(Self::over(tcp, material, registry, options))
+    }
+
+    /// The same on a socket that listens already, so that its address can be told
+    /// before the node starts.
+    pub fn over(
+        tcp: TcpListener,
+        material: Arc<TlsMaterial>,
+        registry: Registry,
+        options: ListenerOptions,
+    ) -> Self {
         let shared = Shared {
             material,
             registry,
@@ -106,10 +118,10 @@ impl Listener {
             counters: Arc::default(),
             observer: None,
         };
-        Ok(Self {
-            tcp: TcpListener::bind(addr).await?,
+        Self {
+            tcp,
             shared: Arc::new(shared),
-        })
+        }
     }
 
     /// Also tells this function of every refusal. It runs on the reactor: it must not
