@@ -109,7 +109,7 @@ def main(cluster, root, tools):
     first = clients[0]
     reflection_and_health(first)
     threshold = rules(first, cluster)
-    strangers_are_refused(first)
+    strangers_are_refused(first, clients[1])
     to_confirmed(clients, threshold)
     ledger(clients[1], threshold)
     by_descriptor_set(clients[2], root, tools, cluster.directory)
@@ -145,13 +145,14 @@ def rules(grpcurl, cluster):
     return answer["summary"]["threshold"]
 
 
-def strangers_are_refused(grpcurl):
+def strangers_are_refused(grpcurl, other):
     vote = {"tx_id": TX_ID, "number": VALUE}
     without = grpcurl.refused("Submit", vote, identity=["-cacert", grpcurl.node.cacert])
     check("TLS" in without or "tls" in without or "certificate" in without, without)
     wrong_name = grpcurl.refused("Submit", vote, options=["-authority", "stranger.example"])
     check("certificate is valid for" in wrong_name, f"the host name was not checked: {wrong_name}")
-    print("  refused: no certificate, another host name")
+    grpcurl.refused("Submit", vote, identity=other.identity)
+    print("  refused: no certificate, another host name, the client of another node")
 
 
 def to_confirmed(clients, threshold):
