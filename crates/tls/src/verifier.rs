@@ -74,7 +74,7 @@ impl PeerVerifier {
         };
         match right.verify_client_cert(leaf, intermediates, now) {
             Ok(_) => Ok(identity),
-            Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            Err(error) if is_other_issuer(&error) => {
                 // Only to say it more clearly; nothing is accepted here.
                 let by_other =
                     wrong.is_some_and(|w| w.verify_client_cert(leaf, intermediates, now).is_ok());
@@ -132,6 +132,16 @@ impl ClientCertVerifier for PeerVerifier {
     }
 }
 
+/// Whether no CA that is trusted here stands behind the certificate. One of another
+/// cluster of the same name has the right name and another key, so that only the
+/// signature does not fit.
+fn is_other_issuer(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)
+    )
+}
+
 /// Checks the node that is dialled: chain to the cluster CA, host name, and a node of
 /// our own cluster.
 #[derive(Debug)]
@@ -161,9 +171,20 @@ impl ServerCertVerifier for ServerVerifier {
             server_name,
             ocsp_response,
             now,
-        )?;
+        );
         let refuse = |refusal: Refusal| refusal.into_rustls();
-        let found = Identity::of_certificate(end_entity).map_err(|e| refuse(e.into()))?;
+        let found = Identity::of_certificate(end_entity);
+        let verified = match (verified, &found) {
+            (Err(error), Ok(found)) if is_other_issuer(&error) => {
+                return Err(refuse(Refusal::Issuer {
+                    found: found.clone(),
+                    by: "a CA that is not the one given here",
+                    wanted: issuer_of(Role::Node),
+                }));
+            }
+            (verified, _) => verified?,
+        };
+        let found = found.map_err(|e| refuse(e.into()))?;
         if found.cluster != self.cluster {
             let expected = self.cluster.clone();
             return Err(refuse(Refusal::OtherCluster { found, expected }));
