@@ -77,6 +77,9 @@ pub struct Ballot {
     pub aborts: Vec<SignedStatement>,
     /// What t members observed last.
     pub observed: Option<ObservationBody>,
+    /// How often the submission was concluded or undone; observations name it, so
+    /// that old ones cannot be used again.
+    pub round: u32,
     /// A submission that t operators gave up.
     pub given_up: bool,
     /// Who is submitting.

@@ -401,6 +401,8 @@ pub struct ObservationBody {
     pub block_number: u64,
     /// Hash of its block, at most 64 bytes.
     pub block_hash: Vec<u8>,
+    /// How often the board has concluded this submission before.
+    pub round: u32,
 }
 
 impl Body for ObservationBody {
@@ -422,6 +424,7 @@ impl Body for ObservationBody {
             tx_hash: wire.tx_hash,
             block_number: wire.block_number,
             block_hash: wire.block_hash,
+            round: wire.round,
         };
         Ok((
             header(&wire.cluster_id, &wire.rules_digest, &wire.node_id)?,
@@ -441,6 +444,7 @@ impl Body for ObservationBody {
             tx_hash: self.tx_hash.clone(),
             block_number: self.block_number,
             block_hash: self.block_hash.clone(),
+            round: self.round,
         }
     }
 }

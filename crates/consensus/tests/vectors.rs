@@ -184,6 +184,7 @@ fn every_statement() {
         tx_hash: hash("tx").into(),
         block_number: 100,
         block_hash: hash("block").into(),
+        round: 0,
     };
     walk.next("alice", &confirmed);
     let taken = ObservationBody {

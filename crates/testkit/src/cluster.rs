@@ -281,6 +281,22 @@ impl Cluster {
         self.say(i, &self.seen(tx_id, reservation, outcome))
     }
 
+    /// The same after so many conclusions.
+    pub fn observation_in_round(
+        &self,
+        i: usize,
+        tx_id: &TxId,
+        reservation: &Reservation,
+        outcome: ChainOutcome,
+        round: u32,
+    ) -> SignedStatement {
+        let body = ObservationBody {
+            round,
+            ..self.seen(tx_id, reservation, outcome)
+        };
+        self.say(i, &body)
+    }
+
     /// An observation's body with hashes made from tx_id, nonce and outcome, in
     /// block 100.
     pub fn seen(
@@ -301,6 +317,7 @@ impl Cluster {
             tx_hash: hash("tx"),
             block_number: 100,
             block_hash: hash("block"),
+            round: 0,
         }
     }
 

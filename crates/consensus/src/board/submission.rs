@@ -142,6 +142,7 @@ impl Board {
             return unproven("the submission was given up, so it is not reserved anew");
         }
         let seen = agreed_observation(ballot, observations, step)?;
+        check_round(ballot, &seen)?;
         match seen.outcome {
             ChainOutcome::NonceTaken => Ok(()),
             _ => unproven("the observations do not say that the nonce was taken"),
@@ -218,6 +219,7 @@ impl Board {
         if !given {
             return Err(Refusal::IllegalMove { from, to });
         }
+        check_round(ballot, &seen)?;
         match seen.outcome {
             ChainOutcome::Confirmed if ballot.certificate.is_none() => {
                 return unproven("there is no certificate on the board yet");
@@ -241,6 +243,7 @@ impl Board {
         step.event(Some(&tx_id), Event::Concluded(concluded));
         if let Some(ballot) = self.ballots.get_mut(&tx_id) {
             ballot.observed = Some(seen);
+            ballot.round = ballot.round.saturating_add(1);
             let value = ballot.value.clone();
             let next = Move {
                 row,
@@ -387,6 +390,17 @@ fn abort_reason(state: BallotState) -> AbortReason {
         BallotState::AbortedSplit => AbortReason::Split,
         BallotState::AbortedTimeout => AbortReason::Timeout,
         _ => AbortReason::Unspecified,
+    }
+}
+
+/// An observation from before the last conclusion says nothing about what came after.
+fn check_round(ballot: &Ballot, seen: &ObservationBody) -> Result<(), Refusal> {
+    match seen.round == ballot.round {
+        true => Ok(()),
+        false => unproven(format!(
+            "the observations are of round {}, and the ballot is in round {}",
+            seen.round, ballot.round
+        )),
     }
 }
 

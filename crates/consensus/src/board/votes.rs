@@ -204,6 +204,7 @@ fn opened(tx_id: &TxId, rules: Arc<Rules>, now_ms: u64) -> Ballot {
         certificate: None,
         aborts: Vec::new(),
         observed: None,
+        round: 0,
         given_up: false,
         lease: None,
         roll_called: false,

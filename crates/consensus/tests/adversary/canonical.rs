@@ -105,7 +105,7 @@ fn observation() -> impl Strategy<Value = ObservationBody> {
     use ChainOutcome::{Cancelled, Confirmed, NonceTaken, Reverted, Undone};
     let outcome = vec![Confirmed, Reverted, Cancelled, Undone, NonceTaken];
     let hash = || prop::collection::vec(any::<u8>(), 0..=64);
-    let place = (amount(), hash(), hash());
+    let place = (amount(), hash(), hash(), any::<u32>());
     let what = (tx_id(), ".{0,40}", amount(), prop::sample::select(outcome));
     (what, place).prop_map(
         |((tx_id, account, nonce, outcome), place)| ObservationBody {
@@ -116,6 +116,7 @@ fn observation() -> impl Strategy<Value = ObservationBody> {
             block_number: place.0,
             tx_hash: place.1,
             block_hash: place.2,
+            round: place.3,
         },
     )
 }

@@ -379,12 +379,11 @@ fn build(w: &mut World, ask: &Ask) -> Option<BoardOp> {
         }
         Ask::Conclude { tx, outcome } => {
             let tx = name(tx);
-            let reservation = w.board.ballot(&tx)?.reservation.clone()?;
+            let ballot = w.board.ballot(&tx)?;
+            let (reservation, round) = (ballot.reservation.clone()?, ballot.round);
             let outcome = ChainOutcome::try_from(outcome).ok()?;
-            ops::conclude(
-                &tx,
-                statements(&|c, i| c.observation(i, &tx, &reservation, outcome)),
-            )
+            let saw = |c: &Cluster, i| c.observation_in_round(i, &tx, &reservation, outcome, round);
+            ops::conclude(&tx, statements(&saw))
         }
         Ask::ProveAbort { tx } => {
             let tx = name(tx);

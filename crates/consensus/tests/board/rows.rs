@@ -384,8 +384,9 @@ fn row_13_undone() {
     let undone = w.conclude_op(ChainOutcome::Undone);
     assert_eq!(w.refused(&undone), "ILLEGAL_MOVE");
     w.certify();
-    w.conclude(ChainOutcome::Confirmed);
-    w.ok(&undone);
+    let confirmed = w.conclude_op(ChainOutcome::Confirmed);
+    w.ok(&confirmed);
+    w.conclude(ChainOutcome::Undone);
     assert_eq!(
         (w.state(), w.ballot().path.last().unwrap().row),
         (Submitted, 13)
@@ -395,9 +396,10 @@ fn row_13_undone() {
         7,
         "the same reservation, the same bytes"
     );
+    assert_eq!(w.refused(&confirmed), "UNPROVEN", "seen before it was undone");
     w.conclude(ChainOutcome::Reverted);
     assert_eq!(w.state(), Failed);
-    w.ok(&undone);
+    w.conclude(ChainOutcome::Undone);
     assert_eq!(w.state(), Submitted);
 }
 

@@ -193,9 +193,10 @@ impl World {
 
     pub(crate) fn conclude_op(&self, outcome: ChainOutcome) -> BoardOp {
         let reservation = self.reservation();
+        let round = self.ballot().round;
         let observations = self
             .cluster
-            .of_threshold(|c, i| c.observation(i, &self.tx, &reservation, outcome));
+            .of_threshold(|c, i| c.observation_in_round(i, &self.tx, &reservation, outcome, round));
         ops::conclude(&self.tx, observations)
     }
 

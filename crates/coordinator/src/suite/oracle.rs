@@ -456,5 +456,6 @@ fn observed(
     outcome: ChainOutcome,
 ) -> Vec<SignedStatement> {
     let (tx_id, reservation) = (ballot_of(tx), made_reservation(board, tx));
-    cluster.of_threshold(|c, i| c.observation(i, &tx_id, &reservation, outcome))
+    let round = board.ballot(&tx_id).map_or(0, |ballot| ballot.round);
+    cluster.of_threshold(|c, i| c.observation_in_round(i, &tx_id, &reservation, outcome, round))
 }

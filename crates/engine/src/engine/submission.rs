@@ -535,6 +535,7 @@ fn observation_of(ballot: &Ballot, seen: &Sighting) -> Option<ObservationBody> {
         tx_hash: tx_hash.to_vec(),
         block_number,
         block_hash: block_hash.to_vec(),
+        round: ballot.round,
     };
     match seen {
         Sighting::Included {
@@ -575,6 +576,7 @@ fn undone(ballot: &Ballot) -> Option<ObservationBody> {
     let observed = ballot.observed.clone()?;
     Some(ObservationBody {
         outcome: ChainOutcome::Undone,
+        round: ballot.round,
         ..observed
     })
 }

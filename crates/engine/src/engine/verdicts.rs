@@ -209,7 +209,8 @@ impl Engine {
         let mut groups: BTreeMap<&ObservationBody, Vec<&SignedStatement>> = BTreeMap::new();
         for observation in local.observations.values() {
             let body = &observation.body;
-            if body.account == reservation.account && body.nonce == reservation.nonce {
+            let current = body.round == ballot.round;
+            if current && body.account == reservation.account && body.nonce == reservation.nonce {
                 groups.entry(body).or_default().push(&observation.signed);
             }
         }
