@@ -5,11 +5,11 @@ use std::sync::Arc;
 use quorate_consensus::board::{Board, Outcome};
 use quorate_consensus::detector::proof_digest;
 use quorate_consensus::wire::{
-    AccusationKind, BallotState, BoardEntry, BoardOp, ChainOutcome, OperatorActKind, Reservation,
-    SignedStatement,
+    AccusationKind, BallotState, BoardEntry, BoardOp, ChainOutcome, DissentPolicy, OperatorActKind,
+    Reservation, SignedStatement,
 };
 use quorate_consensus::{Choice, NodeId, TxId};
-use quorate_testkit::{Cluster, FakeVerifier, NOW, number, ops, tx};
+use quorate_testkit::{Cluster, FakeVerifier, NOW, Options, number, ops, tx};
 
 use super::{Builder, Place};
 use crate::rows::{Filter, SubmissionState};
@@ -17,6 +17,7 @@ use crate::store::AuditStore;
 
 pub(super) async fn run_all(builder: &dyn Builder) {
     the_store_shows_what_the_board_knows(&*builder.place().await).await;
+    struck_votes_make_no_decision(&*builder.place().await).await;
 }
 
 const DAY: u64 = 24 * 3_600_000;
@@ -30,8 +31,8 @@ struct Log {
 }
 
 impl Log {
-    fn new() -> Self {
-        let cluster = Cluster::new(5, 4);
+    fn new(options: Options) -> Self {
+        let cluster = Cluster::with(5, 4, options);
         Self {
             board: Board::new(Arc::clone(cluster.rules())),
             cluster,
@@ -44,7 +45,8 @@ impl Log {
         self.now += 10;
         match self.board.apply(&op, self.now, &FakeVerifier) {
             Ok(Outcome::Applied(entry)) => self.entries.push(entry),
-            other => panic!("{op:?}: {other:?}"),
+            Ok(Outcome::Unchanged) => panic!("nothing changed: {op:?}"),
+            Err(refusal) => panic!("{refusal}"),
         }
     }
 
@@ -83,8 +85,10 @@ impl Log {
         reservation: &Reservation,
         outcome: ChainOutcome,
     ) -> Vec<SignedStatement> {
-        self.cluster
-            .of_threshold(|cluster, i| cluster.observation(i, tx_id, reservation, outcome))
+        let round = self.board.ballot(tx_id).map_or(0, |ballot| ballot.round);
+        self.cluster.of_threshold(|cluster, i| {
+            cluster.observation_in_round(i, tx_id, reservation, outcome, round)
+        })
     }
 
     fn conclude(&mut self, tx_id: &TxId, reservation: &Reservation, outcome: ChainOutcome) {
@@ -117,6 +121,16 @@ impl Log {
         }
         self.wait(400_000);
         self.apply(ops::mark_silent(&a));
+    }
+
+    /// Confirmed, and undone by the chain.
+    fn undone(&mut self) {
+        let a = tx("undone");
+        let reservation = self.reserved(&a, 1);
+        self.certify(&a, 1, &reservation);
+        for outcome in [ChainOutcome::Confirmed, ChainOutcome::Undone] {
+            self.conclude(&a, &reservation, outcome);
+        }
     }
 
     /// A stranger took the nonce, another one was reserved; then it was given up.
@@ -193,11 +207,12 @@ impl Log {
 }
 
 async fn the_store_shows_what_the_board_knows(place: &dyn Place) {
-    let mut log = Log::new();
+    let mut log = Log::new(Options::default());
     let rules = Arc::clone(log.cluster.rules());
     let store = place.open(rules).await.expect("the store opens");
     log.apply(ops::boot(log.cluster.boot(0, 1, NOW)));
     log.confirmed();
+    log.undone();
     log.failed();
     log.double_vote();
     log.minority();
@@ -218,6 +233,25 @@ async fn the_store_shows_what_the_board_knows(place: &dyn Place) {
     assert_eq!(log.board.collected(&a), ended);
     assert_eq!(store.final_state(&a).await.unwrap(), ended);
     assert_eq!(store.votes(&Filter::tx(&a)).await.unwrap().len(), 4);
+}
+
+/// Where a liar's votes are struck, it has no part in what the others decide.
+async fn struck_votes_make_no_decision(place: &dyn Place) {
+    let mut log = Log::new(Options {
+        dissent: DissentPolicy::Outvote,
+        ..Options::default()
+    });
+    let rules = Arc::clone(log.cluster.rules());
+    let store = place.open(rules).await.expect("the store opens");
+    let a = tx("a");
+    log.vote(4, &a, number(1));
+    log.vote(4, &a, number(2));
+    log.reserved(&a, 1);
+    store.project(0, &log.entries).await.expect("projected");
+    let decision = store.decision(&a).await.unwrap().expect("a decision");
+    let honest: Vec<_> = (0..4).map(|i| log.cluster.node_id(i)).collect();
+    assert_eq!(decision.participating_nodes, honest);
+    assert_eq!(decision.total_votes, 5);
 }
 
 async fn same_members(store: &dyn AuditStore, board: &Board) {
@@ -309,6 +343,7 @@ async fn same_ballots(store: &dyn AuditStore, board: &Board) {
     // The log led everywhere it should.
     for state in [
         BallotState::Collecting,
+        BallotState::Submitted,
         BallotState::Confirmed,
         BallotState::Failed,
         BallotState::AbortedByzantine,

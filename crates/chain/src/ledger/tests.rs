@@ -254,6 +254,50 @@ async fn an_edit_anywhere_is_found() {
     }
 }
 
+/// Somebody with the key and the file can write any block that hashes well.
+#[tokio::test]
+async fn a_block_that_no_ledger_makes_is_found() {
+    for (nonce, hash_is_right, good) in [(8, true, true), (9, true, false), (8, false, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        let ledger = Ledger::open(&path, options(0)).unwrap();
+        let first = prepared(&ledger, 7, b"x");
+        assert_eq!(send(&ledger, &first).await, SendOutcome::Accepted);
+        let mut forged = prepared(&ledger, nonce, b"y");
+        if !hash_is_right {
+            forged.tx_hash = vec![1; 32];
+        }
+        let connection = Connection::open(&path).unwrap();
+        let (number, parent) = store::head(&connection).unwrap();
+        let inside = [(&*forged.tx_hash, true)].into_iter();
+        let hash = store::block_hash(&ledger.identity, number + 1, 0, &parent, inside);
+        connection
+            .execute(
+                "INSERT INTO blocks (number, hash, parent, fork) VALUES (?1, ?2, ?3, 0)",
+                params![number + 1, hash, parent],
+            )
+            .unwrap();
+        connection
+            .execute(
+                "INSERT INTO transactions VALUES (?1, 0, ?2, ?3, ?4, ?5, 1, ?6)",
+                params![
+                    number + 1,
+                    forged.tx_hash,
+                    ACCOUNT,
+                    Wide(nonce),
+                    b"y",
+                    forged.raw
+                ],
+            )
+            .unwrap();
+        match ledger.verify_integrity().await {
+            Ok(head) => assert_eq!((head.number, good), (2, true)),
+            Err(ChainError::Tampered { block, .. }) => assert_eq!((block, good), (2, false)),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
 /// Somebody who has no key can compute every hash anew; the tags give it away.
 #[tokio::test]
 async fn a_ledger_made_up_without_the_key_is_found() {
