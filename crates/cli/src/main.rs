@@ -1,2 +1,43 @@
-//! placeholder
-fn main() {}
+//! The command `quorate`: runs nodes, talks to them, and checks what they prove.
+
+mod byzantine;
+mod cli;
+mod client;
+mod commands;
+mod contexts;
+mod demo;
+mod failure;
+mod files;
+mod local;
+mod output;
+mod remote;
+mod signals;
+mod waiting;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::failure::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let out = output::Out::new(cli.json);
+    let done = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Exit::Failed, format!("cannot start: {e}")))
+        .and_then(|runtime| {
+            let done = runtime.block_on(cli.run(out));
+            // Whatever still reads a terminal or a name server must not hold the exit.
+            runtime.shutdown_background();
+            done
+        });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            out.failure(&failure);
+            ExitCode::from(failure.exit() as u8)
+        }
+    }
+}

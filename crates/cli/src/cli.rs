@@ -1,0 +1,79 @@
+//! The command line: one variant per command, each with its own file under
+//! `commands`.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    certificate, certs, completions, config, demo, dev, keygen, list, rules, run, status,
+    test_byzantine, verify, version, vote, watch,
+};
+use crate::failure::{EXIT_CODES, Outcome};
+use crate::output::Out;
+
+const EXAMPLES: &str = "\
+Examples:
+  quorate demo                                  seven scenarios, told and checked
+  quorate dev                                   a five-node cluster on this machine
+  quorate vote --tx-id tx_001 --value 42 --node node1,node2,node3,node4
+  quorate status tx_001
+  quorate certificate tx_001 -o tx_001.proof
+  quorate verify tx_001.proof --cluster-id <64 hex digits>";
+
+/// Lets N independent trustees decide, submits what t of them agree on exactly once,
+/// and proves who lied.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, propagate_version = false)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Print JSON instead of text; errors go to standard error, as JSON too
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::DemoArgs),
+    Dev(dev::DevArgs),
+    Run(run::RunArgs),
+    Vote(vote::VoteArgs),
+    Status(status::StatusArgs),
+    Watch(watch::WatchArgs),
+    List(list::ListArgs),
+    Certificate(certificate::CertificateArgs),
+    Verify(verify::VerifyArgs),
+    Rules(rules::RulesArgs),
+    Certs(certs::CertsArgs),
+    Keygen(keygen::KeygenArgs),
+    Config(config::ConfigArgs),
+    TestByzantine(test_byzantine::TestByzantineArgs),
+    Completions(completions::CompletionsArgs),
+    Version(version::VersionArgs),
+}
+
+impl Cli {
+    /// Carries the command out.
+    pub(crate) async fn run(self, out: Out) -> Outcome {
+        match self.command {
+            Command::Demo(args) => demo::run(args, out).await,
+            Command::Dev(args) => dev::run(args, out).await,
+            Command::Run(args) => run::run(args, out).await,
+            Command::Vote(args) => vote::run(args, out).await,
+            Command::Status(args) => status::run(args, out).await,
+            Command::Watch(args) => watch::run(args, out).await,
+            Command::List(args) => list::run(args, out).await,
+            Command::Certificate(args) => certificate::run(args, out).await,
+            Command::Verify(args) => verify::run(args, out),
+            Command::Rules(args) => rules::run(args, out).await,
+            Command::Certs(args) => certs::run(args, out),
+            Command::Keygen(args) => keygen::run(args, out),
+            Command::Config(args) => config::run(args, out),
+            Command::TestByzantine(args) => test_byzantine::run(args, out).await,
+            Command::Completions(args) => completions::run(args, out),
+            Command::Version(args) => version::run(args, out),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `quorate run`: one node, from its configuration.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use quorate_node::{Config, Node, Parts, StartError, Stopped};
+use tokio::io::AsyncReadExt;
+
+use crate::failure::{Failure, Outcome};
+use crate::output::Out;
+use crate::signals;
+
+const EXAMPLES: &str = "\
+Examples:
+  quorate run --config /etc/quorate/config.toml
+  quorate run --config config.toml --set node.listen_addr=0.0.0.0:9001
+  quorate run --print-default-config > config.toml
+
+The environment lies over the file and --set over both: every key is also
+QUORATE_<SECTION>_<KEY>. SIGTERM and Ctrl-C drain the node and end it within 30 s.";
+
+/// Run one node
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Sets one key over file and environment; may be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE", value_parser = parse_setting)]
+    set: Vec<(String, String)>,
+
+    /// Where to listen: the same as --set node.listen_addr
+    #[arg(long, value_name = "HOST:PORT")]
+    listen_addr: Option<String>,
+
+    /// What to log: the same as --set logging.level
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+
+    /// Print a configuration with every key explained, and end
+    #[arg(long)]
+    print_default_config: bool,
+
+    /// Drain and end when standard input ends: for a parent that may be killed
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if key.contains('.') => Ok((key.trim().into(), value.trim().into())),
+        _ => Err("must be SECTION.KEY=VALUE, for example node.listen_addr=0.0.0.0:9001".into()),
+    }
+}
+
+pub(crate) async fn run(args: RunArgs, out: Out) -> Outcome {
+    if args.print_default_config {
+        out.raw(quorate_node::config::DEFAULT_TOML);
+        return Ok(());
+    }
+    let mut flags = args.set;
+    for (key, value) in [
+        ("node.listen_addr", args.listen_addr),
+        ("logging.level", args.log_level),
+    ] {
+        flags.extend(value.map(|value| (key.to_owned(), value)));
+    }
+    let config = Config::load(args.config.as_deref(), &flags).map_err(|e| {
+        Failure::usage(e).hint("`quorate run --print-default-config` explains every key")
+    })?;
+    quorate_telemetry::init(&config.logging).map_err(Failure::usage)?;
+    let node_id = config.node.node_id.clone();
+    let opened = tokio::task::spawn_blocking(move || Parts::open(&config)).await;
+    let parts = opened
+        .map_err(Failure::failed)?
+        .map_err(|e| not_started(&e))?;
+    let node = Node::start(parts).await.map_err(|e| not_started(&e))?;
+    out.note(format!("{node_id} listens at {}", node.addr()));
+    tokio::select! {
+        signal = signals::until_told_to_stop() => out.note(format!("{node_id}: {signal}, draining")),
+        () = until_stdin_ends(), if args.until_stdin_ends => {}
+        stopped = node.stopped() => {
+            let why = match stopped {
+                Stopped::Failed(why) => why,
+                Stopped::Shutdown | Stopped::Crash => "it ended by itself".into(),
+            };
+            return Err(Failure::failed(format!("{node_id} stopped: {why}"))
+                .hint("mend that and start it again: nothing acknowledged is lost"));
+        }
+    }
+    node.shutdown().await;
+    out.note(format!("{node_id} ended"));
+    Ok(())
+}
+
+fn not_started(error: &StartError) -> Failure {
+    match error {
+        StartError::Config(_) | StartError::Rules { .. } | StartError::Key(_) => {
+            Failure::usage(error).hint("`quorate run --print-default-config` explains every key")
+        }
+        other => Failure::failed(other),
+    }
+}
+
+async fn until_stdin_ends() {
+    let mut nothing = [0; 64];
+    // An error is an end too.
+    while tokio::io::stdin()
+        .read(&mut nothing)
+        .await
+        .is_ok_and(|count| count > 0)
+    {}
+}

@@ -1,0 +1,275 @@
+//! Makes a local cluster's files (keys, certificates, genesis, configurations), or
+//! takes up those that are there.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use quorate_chain::ChainKey;
+use quorate_consensus::{NodeId, Rules};
+use quorate_crypto::file;
+use quorate_crypto::genesis::{GenesisParams, init_rules, read_genesis};
+use quorate_tls::identity::PersonRole;
+use quorate_tls::pki::{self, InitCa, Issue, Request, SignRequest, Validity};
+
+use super::layout::{Layout, node_ids};
+use crate::failure::{Failure, Outcome};
+use crate::files::write_atomically;
+
+/// What a local cluster is made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Where it goes.
+    pub(crate) dir: PathBuf,
+    /// N.
+    pub(crate) nodes: usize,
+    /// t.
+    pub(crate) threshold: usize,
+    /// The first node's port, the others follow; 0 for any that are free.
+    pub(crate) base_port: u16,
+    /// Milliseconds to vote.
+    pub(crate) vote_timeout_ms: u64,
+    /// Milliseconds between threshold and reservation.
+    pub(crate) settle_window_ms: u64,
+    /// What the nodes log.
+    pub(crate) log_level: String,
+}
+
+impl Plan {
+    /// Five trustees, four of whom decide, as the protocol's defaults have it.
+    pub(crate) fn five(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            nodes: 5,
+            threshold: 4,
+            base_port: 0,
+            vote_timeout_ms: 300_000,
+            settle_window_ms: 100,
+            log_level: "error".into(),
+        }
+    }
+}
+
+/// A local cluster's files.
+#[derive(Clone, Debug)]
+pub(crate) struct Built {
+    /// Where they are.
+    pub(crate) layout: Layout,
+    /// The genesis.
+    pub(crate) rules: Rules,
+    /// The trustees with the ports of their nodes.
+    pub(crate) nodes: Vec<(NodeId, u16)>,
+    /// They were there already.
+    pub(crate) continued: bool,
+}
+
+/// Makes the files, or takes up those that are there.
+///
+/// # Errors
+/// When a file or port cannot be had, or the cluster that is there is another one.
+pub(crate) fn build(plan: &Plan) -> Outcome<Built> {
+    let layout = Layout::new(plan.dir.clone());
+    let genesis = layout.genesis();
+    let continued = genesis.exists();
+    let rules = if continued {
+        let rules = read_genesis(&genesis).map_err(Failure::usage)?;
+        same_cluster(plan, &rules)?;
+        rules
+    } else {
+        create(plan, &layout)?
+    };
+    let ports = ports(plan)?;
+    let ids = rules.members().map(|member| member.node_id.clone());
+    let nodes: Vec<_> = ids.zip(ports).collect();
+    for (node_id, port) in &nodes {
+        let text = config(plan, &layout, &rules, node_id, *port, &nodes);
+        write_atomically(&layout.node(node_id).config(), text.as_bytes())?;
+    }
+    Ok(Built {
+        layout,
+        rules,
+        nodes,
+        continued,
+    })
+}
+
+/// A cluster cannot change its rules by a flag.
+fn same_cluster(plan: &Plan, rules: &Rules) -> Outcome {
+    let found = [
+        ("nodes", rules.total() as u64, plan.nodes as u64),
+        ("threshold", rules.threshold() as u64, plan.threshold as u64),
+        (
+            "vote-timeout (ms)",
+            rules.vote_timeout_ms(),
+            plan.vote_timeout_ms,
+        ),
+        (
+            "settle-window (ms)",
+            rules.settle_window_ms(),
+            plan.settle_window_ms,
+        ),
+    ];
+    for (flag, is, wanted) in found {
+        if is != wanted {
+            return Err(Failure::usage(format!(
+                "the cluster in {} has --{flag} {is}, not {wanted}: its rules are signed and do \
+                 not change by a flag",
+                plan.dir.display()
+            ))
+            .hint("use another --data-dir, or delete this one to start a new cluster"));
+        }
+    }
+    Ok(())
+}
+
+fn create(plan: &Plan, layout: &Layout) -> Outcome<Rules> {
+    let cannot = |e: &dyn std::fmt::Display| {
+        Failure::failed(format!(
+            "cannot make a cluster in {}: {e}",
+            plan.dir.display()
+        ))
+        .hint("if an earlier start was cut short, delete the directory and start again")
+    };
+    let name = "dev".to_owned();
+    file::create_private_dir(layout.root()).map_err(|e| cannot(&e))?;
+    file::create_private_dir(&layout.shared()).map_err(|e| cannot(&e))?;
+    let init = InitCa {
+        dir: layout.ca_dir(),
+        cluster_name: name.clone(),
+        validity: Validity::authority(),
+    };
+    pki::init_cluster_ca(&init).map_err(|e| cannot(&e))?;
+    ChainKey::generate()
+        .and_then(|key| key.write_new(&layout.chain_key()))
+        .map_err(|e| cannot(&e))?;
+    let mut members = Vec::new();
+    for node_id in node_ids(plan.nodes) {
+        let node = layout.node(&node_id);
+        let request = Request {
+            dir: node.dir.clone(),
+            cluster_name: name.clone(),
+            node_id: node_id.clone(),
+            sans: Vec::new(),
+            authority_validity: Validity::authority(),
+        };
+        pki::request(&request).map_err(|e| cannot(&e))?;
+        let sign = SignRequest {
+            ca_dir: layout.ca_dir(),
+            csr: node.files.csr.clone(),
+            node_id: node_id.clone(),
+            sans: Vec::new(),
+            out: node.files.cert.clone(),
+            validity: Validity::leaf(),
+        };
+        pki::sign_request(&sign).map_err(|e| cannot(&e))?;
+        let issue = Issue {
+            trustee_dir: node.dir.clone(),
+            node_id: node_id.clone(),
+            role: PersonRole::Client,
+            name: super::layout::NodeLayout::CLIENT.into(),
+            out_dir: node.dir.clone(),
+            validity: Validity::leaf(),
+        };
+        pki::issue(&issue).map_err(|e| cannot(&e))?;
+        members.push(node.files.member);
+    }
+    let threshold = u32::try_from(plan.threshold).unwrap_or(u32::MAX);
+    let mut params = GenesisParams::new(name, threshold);
+    params.vote_timeout_ms = plan.vote_timeout_ms;
+    params.settle_window_ms = plan.settle_window_ms;
+    init_rules(&params, &members, &layout.genesis()).map_err(|e| cannot(&e))
+}
+
+/// One port per node, all of them free now.
+fn ports(plan: &Plan) -> Outcome<Vec<u16>> {
+    let count = u16::try_from(plan.nodes).unwrap_or(u16::MAX);
+    if plan.base_port != 0 {
+        let range = plan.base_port..plan.base_port.saturating_add(count);
+        if range.len() != usize::from(count) {
+            return Err(Failure::usage("there are no ports beyond 65535")
+                .hint("choose a lower --base-port"));
+        }
+        if let Some((port, error)) = range.clone().find_map(|port| Some((port, taken(port)?))) {
+            return Err(
+                Failure::failed(format!("port {port} cannot be used: {error}"))
+                    .hint("stop what listens there, or choose another --base-port (0 for any)"),
+            );
+        }
+        return Ok(range.collect());
+    }
+    any_ports(count)
+}
+
+/// Below the range from which systems take ports for outgoing connections: such a
+/// connection could otherwise take the port before its node does.
+fn any_ports(count: u16) -> Outcome<Vec<u16>> {
+    const RANGE: std::ops::Range<u16> = 20_000..32_000;
+    let mut random = [0; 2];
+    getrandom::fill(&mut random).map_err(|e| Failure::failed(format!("no randomness: {e}")))?;
+    let begin = u16::from_le_bytes(random) % (RANGE.end - RANGE.start);
+    // Once around the range from a random place, so that clusters started at the same
+    // time do not meet.
+    let around = (begin..RANGE.end - RANGE.start).chain(0..begin);
+    let free: Vec<_> = around
+        .map(|offset| RANGE.start + offset)
+        .filter(|port| taken(*port).is_none())
+        .take(usize::from(count))
+        .collect();
+    if free.len() < usize::from(count) {
+        return Err(Failure::failed("there are not enough free ports")
+            .hint("stop some of what listens on this machine"));
+    }
+    Ok(free)
+}
+
+fn taken(port: u16) -> Option<std::io::Error> {
+    TcpListener::bind(("127.0.0.1", port)).err()
+}
+
+/// A node's configuration file. Paths are absolute, so that it can be started from
+/// anywhere.
+fn config(
+    plan: &Plan,
+    layout: &Layout,
+    rules: &Rules,
+    node_id: &NodeId,
+    port: u16,
+    nodes: &[(NodeId, u16)],
+) -> String {
+    let node = layout.node(node_id);
+    let path = |path: PathBuf| toml::Value::String(path.display().to_string());
+    let peers: Vec<_> = nodes
+        .iter()
+        .filter(|(peer, _)| peer != node_id)
+        .map(|(peer, port)| format!("\"{peer}@127.0.0.1:{port}\""))
+        .collect();
+    format!(
+        "# Written by `quorate dev`. Start this node alone with\n\
+         #   quorate run --config {}\n\n\
+         [node]\nnode_id = \"{node_id}\"\nlisten_addr = \"127.0.0.1:{port}\"\n\
+         advertise_addr = \"127.0.0.1:{port}\"\ndata_dir = {}\n\n\
+         [keys]\nvote_key_path = {}\nnode_key_path = {}\n\n\
+         [mtls]\nca_cert_path = {}\nclients_ca_path = {}\nnode_cert_path = {}\n\
+         node_key_path = {}\n\n\
+         [network]\nbootstrap_peers = [{}]\n\n\
+         [storage]\ncoordinator = \"embedded\"\nembedded_dir = {}\n\n\
+         [consensus]\ncluster_id = \"{}\"\nrules_path = {}\ntotal_nodes = {}\nthreshold = {}\n\n\
+         [chain]\nkey_path = {}\n\n\
+         [logging]\nlevel = {}\n",
+        node.config().display(),
+        path(node.data()),
+        path(node.files.vote_key),
+        path(node.files.node_key),
+        path(pki::cluster_ca_cert(&layout.ca_dir())),
+        path(node.files.clients_ca_cert),
+        path(node.files.cert),
+        path(node.files.key),
+        peers.join(", "),
+        path(layout.shared()),
+        rules.cluster_id(),
+        path(layout.genesis()),
+        rules.total(),
+        rules.threshold(),
+        path(layout.chain_key()),
+        toml::Value::String(plan.log_level.clone()),
+    )
+}

@@ -1,0 +1,14 @@
+//! A cluster on this machine: its files, its nodes as tasks of this process or as
+//! processes of their own, and what others need to know to talk to it. Shared by
+//! `dev`, `demo` and `test-byzantine`.
+
+mod build;
+mod cluster;
+mod layout;
+mod process;
+mod ready;
+
+pub(crate) use build::Plan;
+pub(crate) use cluster::{Cluster, Mode};
+pub(crate) use layout::{Layout, NodeLayout};
+pub(crate) use ready::{Ready, ReadyNode};

@@ -1,0 +1,124 @@
+//! Which node a command talks to: flags as with etcdctl, `QUORATE_*` variables, or a
+//! named context.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::contexts::{Context, Contexts};
+use crate::failure::{Failure, Outcome};
+use crate::files::absolute;
+
+/// The flags of every command that talks to a node.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Which node")]
+pub(crate) struct RemoteArgs {
+    /// Node to talk to, by the name of its context; may be repeated, or a list with
+    /// commas, where several make sense
+    #[arg(long = "node", short = 'n', value_name = "NAME", value_delimiter = ',')]
+    #[arg(env = "QUORATE_NODE", conflicts_with = "endpoint")]
+    pub(crate) nodes: Vec<String>,
+
+    /// Node to talk to, by its address; needs --cacert, --cert and --key
+    #[arg(long, value_name = "HOST:PORT", env = "QUORATE_ENDPOINT")]
+    pub(crate) endpoint: Option<String>,
+
+    /// The cluster CA, which certified the node
+    #[arg(long, value_name = "FILE", env = "QUORATE_CACERT")]
+    pub(crate) cacert: Option<PathBuf>,
+
+    /// The client certificate, by the CA of the node's own trustee
+    #[arg(long, value_name = "FILE", env = "QUORATE_CERT")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// The private key of the client certificate
+    #[arg(long, value_name = "FILE", env = "QUORATE_KEY")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Seconds to wait for an answer
+    #[arg(long, value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+}
+
+/// A node to talk to.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The context's name, or the endpoint.
+    pub(crate) name: String,
+    /// Where and how.
+    pub(crate) context: Context,
+    /// How long to wait for an answer.
+    pub(crate) timeout: Duration,
+}
+
+impl RemoteArgs {
+    /// The nodes that the flags, the environment or the current context name.
+    ///
+    /// # Errors
+    /// When they name none.
+    pub(crate) fn targets(&self) -> Outcome<Vec<Target>> {
+        let timeout = Duration::from_secs(self.timeout);
+        if let Some(endpoint) = &self.endpoint {
+            let context = self.by_flags(endpoint)?;
+            let name = endpoint.clone();
+            return Ok(vec![Target {
+                name,
+                context,
+                timeout,
+            }]);
+        }
+        let contexts = Contexts::load(&Contexts::path()?)?;
+        let mut names = self.nodes.clone();
+        if names.is_empty() {
+            names.extend(contexts.current.clone());
+        }
+        if names.is_empty() {
+            return Err(Failure::usage("no node was named and there is no current context").hint(
+                "start a local cluster with `quorate dev`, choose a context with `quorate config \
+                 use-context NAME`, or give --endpoint, --cacert, --cert and --key",
+            ));
+        }
+        let target = |name: String| {
+            let context = contexts.named(&name)?.clone();
+            Ok(Target {
+                name,
+                context,
+                timeout,
+            })
+        };
+        names.into_iter().map(target).collect()
+    }
+
+    /// The one node that a command with a single answer asks.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub(crate) fn target(&self) -> Outcome<Target> {
+        let mut targets = self.targets()?;
+        match (targets.pop(), targets.is_empty()) {
+            (Some(target), true) => Ok(target),
+            _ => Err(Failure::usage(
+                "this command asks one node: give --node once",
+            )),
+        }
+    }
+
+    fn by_flags(&self, endpoint: &str) -> Outcome<Context> {
+        let file = |flag: &str, path: &Option<PathBuf>| {
+            path.as_deref().map(absolute).ok_or_else(|| {
+                Failure::usage(format!("--endpoint needs --{flag} too")).hint(format!(
+                    "give --{flag} FILE or set QUORATE_{}",
+                    flag.to_uppercase()
+                ))
+            })
+        };
+        Ok(Context {
+            endpoint: endpoint.to_owned(),
+            cacert: file("cacert", &self.cacert)?,
+            cert: file("cert", &self.cert)?,
+            key: file("key", &self.key)?,
+            cluster_id: None,
+        })
+    }
+}
