@@ -8,8 +8,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
 use quorate_consensus::NodeId;
-use rustls::ClientConfig;
 use rustls::pki_types::{ServerName, UnixTime};
+use rustls::{AlertDescription, ClientConfig};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream};
 use tonic::transport::{Channel, Endpoint};
@@ -18,8 +19,12 @@ use crate::connection::{Connection, PeerInfo};
 use crate::error::TlsError;
 use crate::identity::{Identity, IdentityError};
 use crate::material::{H2, OwnCertificate, OwnLeaf, client_side, read_certificates};
-use crate::refused::{Refusal, story};
+use crate::refused::{Refusal, story, words_of};
 use crate::registry::{NewConnection, Registry};
+
+/// How long a server may keep silent after the handshake before it is taken to have
+/// accepted us.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 
 /// `--cacert --cert --key`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +166,14 @@ pub enum DialError {
         /// Why.
         refusal: Box<Refusal>,
     },
+    /// The server refused us.
+    #[error("{addr} refused the connection: {reason}")]
+    ByServer {
+        /// What was dialled.
+        addr: String,
+        /// Why, as far as it says.
+        reason: &'static str,
+    },
     /// The TLS handshake failed.
     #[error("no TLS connection with {addr}: {reason}")]
     Handshake {
@@ -190,9 +203,8 @@ pub struct Dialled {
 }
 
 /// A channel that connects when it is first used, and again after a loss, each time
-/// with the certificates of that moment. A refusal by the server shows at the first
-/// call, as UNAVAILABLE: in TLS 1.3 the client's handshake is over before the server
-/// has judged it. Must be called within a runtime.
+/// with the certificates of that moment. What goes wrong with it shows as UNAVAILABLE
+/// at the call: [`explain`] says it in words. Must be called within a runtime.
 ///
 /// # Errors
 /// [`DialError::Address`].
@@ -215,7 +227,7 @@ pub fn connect(
 /// Connects at once, and enters the connection into the registry.
 ///
 /// # Errors
-/// [`DialError`]. A refusal by the server shows at the first call, see [`connect`].
+/// [`DialError`], a refusal by the server among them.
 pub async fn dial(
     tls: &Arc<ClientTls>,
     addr: &str,
@@ -319,11 +331,31 @@ impl Target {
                 reason: "the server does not speak HTTP/2 (ALPN h2)".into(),
             });
         }
-        let stream = TlsStream::Client(stream);
+        let mut stream = TlsStream::Client(stream);
         let new = NewConnection::of(&stream, remote_addr, side.own.digest)
             .map_err(|e: IdentityError| self.refused(e.into()))?;
         self.expect(&new.identity)?;
-        Ok(Connection::new(stream, registry.register(new)))
+        let first = self.first_word(&mut stream).await?;
+        Ok(Connection::new(stream, first, registry.register(new)))
+    }
+
+    /// In TLS 1.3 our side of the handshake is over before the server has judged our
+    /// certificate. A node that accepts us speaks first, as HTTP/2 lets it; one that
+    /// refuses says so. Whoever says nothing for a while is believed.
+    async fn first_word(&self, stream: &mut TlsStream<TcpStream>) -> Result<Vec<u8>, DialError> {
+        let mut word = vec![0; 256];
+        match tokio::time::timeout(FIRST_WORD, stream.read(&mut word)).await {
+            Ok(Ok(0)) => Err(DialError::Handshake {
+                addr: self.addr.clone(),
+                reason: "the server closed the connection; its log says why".into(),
+            }),
+            Ok(Ok(len)) => {
+                word.truncate(len);
+                Ok(word)
+            }
+            Ok(Err(error)) => Err(self.failed(&error)),
+            Err(_) => Ok(Vec::new()),
+        }
     }
 
     /// The chain, the cluster and the role were checked in the handshake.
@@ -348,12 +380,53 @@ impl Target {
         let tls = error
             .get_ref()
             .and_then(|e| e.downcast_ref::<rustls::Error>());
-        match tls.and_then(Refusal::of) {
-            Some(refusal) => self.refused(refusal.clone()),
-            None => DialError::Handshake {
-                addr: self.addr.clone(),
-                reason: story(error),
-            },
+        if let Some(refusal) = tls.and_then(Refusal::of) {
+            return self.refused(refusal.clone());
         }
+        if let Some(rustls::Error::AlertReceived(alert)) = tls {
+            return DialError::ByServer {
+                addr: self.addr.clone(),
+                reason: alert_words(*alert),
+            };
+        }
+        DialError::Handshake {
+            addr: self.addr.clone(),
+            reason: tls.map_or_else(|| story(error), words_of),
+        }
+    }
+}
+
+/// What a failed call on a [`connect`]ed channel says about the connection, in words;
+/// `None` when the connection was not the matter.
+pub fn explain(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(dial) = error.downcast_ref::<DialError>() {
+            return Some(dial.to_string());
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Why a server ends a connection, as it says itself.
+fn alert_words(alert: AlertDescription) -> &'static str {
+    match alert {
+        AlertDescription::CertificateRequired => "it asks for a certificate, and got none",
+        AlertDescription::CertificateExpired => {
+            "our certificate has expired or is not valid yet, by its clock"
+        }
+        AlertDescription::CertificateRevoked => "our certificate was revoked",
+        AlertDescription::UnknownCA => "it does not trust our certificate's CA, or cannot check it",
+        AlertDescription::ProtocolVersion => "it does not speak TLS 1.3",
+        AlertDescription::NoApplicationProtocol => "it does not speak HTTP/2",
+        AlertDescription::CertificateUnknown
+        | AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::AccessDenied
+        | AlertDescription::DecryptError => {
+            "our certificate is not for this node, or by the wrong CA; its log says which"
+        }
+        _ => "its log says why",
     }
 }

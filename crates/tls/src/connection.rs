@@ -41,6 +41,8 @@ pub struct PeerInfo {
 /// [`cancel`](PeerInfo::cancel) token is cancelled.
 pub struct Connection {
     io: TlsStream<TcpStream>,
+    /// What was read before anybody asked, and how much of it was handed on.
+    first: io::Cursor<Vec<u8>>,
     info: PeerInfo,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Leaves the registry when dropped.
@@ -48,10 +50,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(io: TlsStream<TcpStream>, registration: Registration) -> Self {
+    pub(crate) fn new(
+        io: TlsStream<TcpStream>,
+        first: Vec<u8>,
+        registration: Registration,
+    ) -> Self {
         let info = registration.info().clone();
         Self {
             io,
+            first: io::Cursor::new(first),
             cancelled: Box::pin(info.cancel.clone().cancelled_owned()),
             info,
             _registration: registration,
@@ -96,6 +103,14 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_alive(cx)?;
+        let read = self.first.position() as usize;
+        let rest = self.first.get_ref().get(read..).unwrap_or_default();
+        if !rest.is_empty() {
+            let len = rest.len().min(buffer.remaining());
+            buffer.put_slice(&rest[..len]);
+            self.first.set_position((read + len) as u64);
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }

@@ -22,7 +22,7 @@ pub mod registry;
 mod verifier;
 
 pub use client::{
-    ClientPaths, ClientTls, DialError, DialOptions, Dialled, ExpectedPeer, connect, dial,
+    ClientPaths, ClientTls, DialError, DialOptions, Dialled, ExpectedPeer, connect, dial, explain,
 };
 pub use connection::{Connection, PeerInfo};
 pub use error::TlsError;

@@ -157,7 +157,8 @@ impl Listener {
         Arc::clone(&self.shared.counters)
     }
 
-    /// The connections, for `tonic::transport::Server::serve_with_incoming_shutdown`.
+    /// The connections, for `tonic::transport::Server::serve_with_incoming_shutdown`
+    /// (without `accept_http1`: a dialler waits for the server's first HTTP/2 frame).
     /// Ends, and closes the port, when `stop` is cancelled or the stream is dropped;
     /// connections that were yielded live on.
     pub fn incoming(self, stop: CancellationToken) -> ReceiverStream<io::Result<Connection>> {
@@ -253,5 +254,5 @@ async fn handshake(
         .registry
         .register_within(new, limit)
         .map_err(|identity| Refused::TooMany { identity, limit })?;
-    Ok(Connection::new(stream, registration))
+    Ok(Connection::new(stream, Vec::new(), registration))
 }

@@ -21,6 +21,7 @@ use crate::error::TlsError;
 use crate::identity::{self, Identity, Role, Serial};
 use crate::pki::authority::{AuthorityKind, AuthorityName};
 use crate::pki::inspect::{millis, serial};
+use crate::refused::words_of;
 use crate::verifier::{PeerVerifier, ServerVerifier};
 
 /// HTTP/2, as ALPN names it.
@@ -153,7 +154,7 @@ fn load(paths: &TlsPaths) -> Result<(Current, ClientTls), TlsError> {
     let nodes = chain_verifier(&cluster_cas, &crls)?;
     let refused = |e: rustls::Error| TlsError::OwnCertificate {
         path: paths.node_cert.clone(),
-        reason: e.to_string(),
+        reason: words_of(&e),
     };
     let (end_entity, intermediates) = leaf.parts();
     nodes

@@ -95,7 +95,7 @@ pub enum Refused {
     #[error(transparent)]
     Refusal(Refusal),
     /// The certificate's chain, time, or signature.
-    #[error("the client's certificate is refused: {0}")]
+    #[error("the client's certificate {}", words(.0))]
     Certificate(CertificateError),
     /// The client does not speak HTTP/2.
     #[error("the client does not offer HTTP/2 (ALPN h2)")]
@@ -188,6 +188,38 @@ fn tls_reason(error: rustls::Error) -> Refused {
         E::NoApplicationProtocol => Refused::NoH2,
         E::AlertReceived(alert) => Refused::ByPeer(alert),
         other => Refused::Protocol(other),
+    }
+}
+
+/// What is wrong with a certificate, as the end of a sentence about it.
+pub(crate) fn words(error: &CertificateError) -> String {
+    use CertificateError as E;
+    match error {
+        E::Expired | E::ExpiredContext { .. } => "has expired".into(),
+        E::NotValidYet | E::NotValidYetContext { .. } => "is not valid yet".into(),
+        E::Revoked => "was revoked".into(),
+        E::UnknownIssuer | E::BadSignature => "is by a CA that is not trusted here".into(),
+        E::ExpiredRevocationList | E::ExpiredRevocationListContext { .. } => {
+            "cannot be checked: its CA's revocation list is out of date".into()
+        }
+        E::NotValidForName | E::NotValidForNameContext { .. } => {
+            format!("is for another host: {error}")
+        }
+        E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
+            format!("is for another purpose: {error}")
+        }
+        other => format!("is refused: {other}"),
+    }
+}
+
+/// The same for whatever the TLS library says.
+pub(crate) fn words_of(error: &rustls::Error) -> String {
+    match (Refusal::of(error), error) {
+        (Some(refusal), _) => refusal.to_string(),
+        (None, rustls::Error::InvalidCertificate(reason)) => {
+            format!("the certificate {}", words(reason))
+        }
+        (None, other) => other.to_string(),
     }
 }
 

@@ -27,6 +27,18 @@ async fn dialled(tls: &Arc<ClientTls>, node: &Node, registry: &Registry) -> Dial
         .unwrap()
 }
 
+fn connect(tls: &Arc<ClientTls>, node: &Node) -> tonic::transport::Channel {
+    let addr = node.dial_addr();
+    let options = DialOptions::default();
+    quorate_tls::connect(tls, &addr, ExpectedPeer::any(), options).unwrap()
+}
+
+fn assert_told(status: &tonic::Status, words: &str) {
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    let told = quorate_tls::explain(status).expect("it was the connection");
+    assert!(told.contains(words), "{told}");
+}
+
 /// Waits until the registry holds so many: an end that was closed leaves it when its
 /// task has run.
 async fn until_len(registry: &Registry, len: usize) {
@@ -337,8 +349,8 @@ async fn a_revocation_ends_live_connections_and_refuses_new_ones() {
     assert_eq!(node1.registry.recheck(&node1.material), 1);
     assert!(check(&old.channel).await.is_err());
     check(&two.channel).await.unwrap();
-    let again = dialled(&alice, &node1, &Registry::new()).await;
-    assert!(check(&again.channel).await.is_err());
+    let status = check(&connect(&alice, &node1)).await.unwrap_err();
+    assert_told(&status, "our certificate was revoked");
     assert_eq!(node1.refusal().await.0, "revoked");
 }
 
@@ -349,11 +361,14 @@ async fn a_list_past_its_time_refuses_all_of_its_ca() {
     let mut paths = world.paths("node1");
     paths.crl = Some(world.crl(&world.clients_ca("node1"), &[], past()));
     let mut node1 = Node::start(TlsMaterial::load(paths).unwrap()).await;
-    let refused = dialled(&alice, &node1, &Registry::new()).await;
-    assert!(check(&refused.channel).await.is_err());
+    let status = check(&connect(&alice, &node1)).await.unwrap_err();
+    assert_told(
+        &status,
+        "it does not trust our certificate's CA, or cannot check it",
+    );
     let (label, text) = node1.refusal().await;
     assert_eq!(label, "certificate");
-    assert!(text.contains("revocation list expired"), "{text}");
+    assert!(text.contains("revocation list is out of date"), "{text}");
     let two = dialled(&world.material("node2").client(), &node1, &Registry::new()).await;
     check(&two.channel).await.unwrap();
 }
@@ -372,7 +387,8 @@ async fn a_revoked_node_is_refused_by_those_who_dial_it() {
     let addr = node1.dial_addr();
     let options = DialOptions::default();
     let error = dial(&tls, &addr, ExpectedPeer::any(), &Registry::new(), options).await;
-    assert!(error.unwrap_err().to_string().contains("Revoked"));
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("the certificate was revoked"), "{text}");
 }
 
 #[tokio::test]
@@ -528,4 +544,24 @@ async fn stopping_closes_the_port_and_ends_handshakes() {
         TcpStream::connect(addr).await.is_err(),
         "the port is closed"
     );
+}
+
+#[tokio::test]
+async fn a_refused_client_is_told_in_words() {
+    let world = World::new(&["node1", "node2"]);
+    let mut node1 = Node::start(world.material("node1")).await;
+    let bob = world.person(&world.issue("node2", PersonRole::Client, "bob"));
+    let status = check(&connect(&bob, &node1)).await.unwrap_err();
+    assert_told(
+        &status,
+        "our certificate is not for this node, or by the wrong CA",
+    );
+    assert_eq!(node1.refusal().await.0, "other_node");
+    let addr = node1.dial_addr();
+    let options = DialOptions::default();
+    let error = dial(&bob, &addr, ExpectedPeer::any(), &Registry::new(), options).await;
+    assert!(matches!(
+        error,
+        Err(DialError::ByServer { .. } | DialError::Handshake { .. })
+    ));
 }

@@ -111,7 +111,7 @@ pub enum VerifyError {
     #[error(transparent)]
     Pki(#[from] PkiError),
     /// The chain, the time, or the revocation list.
-    #[error("{0}")]
+    #[error("the certificate {}", crate::refused::words(.0))]
     Chain(CertificateError),
     /// The CA is for something else.
     #[error("a {role} certificate must be issued by {wanted}, and this is not that CA")]
