@@ -134,13 +134,13 @@ def rules(api, trustees, cluster):
 
 def signed_by_nodes(api, trustees):
     threshold = trustees[0].rules.summary.threshold
-    for number, trustee in enumerate(trustees, start=1):
+    for number, trustee in enumerate(trustees[:threshold], start=1):
         wait = "WAIT_FOR_RECORDED" if number < threshold else "WAIT_FOR_CONFIRMED"
         ballot = trustee.submit(BY_NODE, wait, number=2**64 - 1).ballot
     check(ballot.state == api.board.BALLOT_STATE_CONFIRMED, f"not confirmed: {ballot}")
     check(ballot.value.number == 2**64 - 1, f"another value: {ballot.value}")
     check(len(ballot.trustees) == len(trustees), f"missing trustees: {ballot.trustees}")
-    print(f"  Submit on {len(trustees)} nodes, signed by them: CONFIRMED")
+    print(f"  Submit on the first {threshold} nodes, signed by them: CONFIRMED")
     states = watch(api, trustees[-1], BY_NODE)
     print(f"  Watch: {' → '.join(states)}")
 
@@ -165,14 +165,15 @@ def watch(api, trustee, tx_id):
 def signed_by_clients(api, trustees):
     threshold = trustees[0].rules.summary.threshold
     value = {"data": b"\x00release 1.0\xff"}
-    for number, trustee in enumerate(trustees[:threshold], start=1):
+    # The last ones: together with the ballot before, every node takes a vote.
+    for number, trustee in enumerate(trustees[-threshold:], start=1):
         vote = trustee.statement(BY_CLIENT, **value)
         wait = "WAIT_FOR_RECORDED" if number < threshold else "WAIT_FOR_CONFIRMED"
         answer = trustee.submit("", wait, statement=vote)
         check(answer.vote == vote, f"{trustee.node_id} recorded another vote than it was given")
     check(answer.ballot.state == api.board.BALLOT_STATE_CONFIRMED, f"not confirmed: {answer}")
     check(answer.ballot.value.data == value["data"], f"another value: {answer.ballot.value}")
-    print(f"  Submit of {threshold} votes signed here: CONFIRMED")
+    print(f"  Submit on the last {threshold} nodes, signed here: CONFIRMED")
 
 
 def errors(api, trustees):
@@ -185,17 +186,24 @@ def errors(api, trustees):
 
     code, details = refusal(lambda: first.submit(BY_NODE, number=7))
     check(code == grpc.StatusCode.FAILED_PRECONDITION, f"a second value: {code}")
+    check(reason(details) == "SECOND_CHOICE", f"a second value: {details}")
     print(f"  error: {reason(details)} for a second value")
+
+    code, details = refusal(lambda: trustees[-1].submit(BY_NODE, number=2**64 - 1))
+    check(code == grpc.StatusCode.FAILED_PRECONDITION, f"a finished ballot: {code}")
+    check(reason(details) == "BALLOT_CLOSED", f"a finished ballot: {details}")
+    print(f"  error: {reason(details)} for a first vote after the end")
 
     forged = first.statement("interop-python-forged", number=1)
     forged.signature = bytes(64)
     code, details = refusal(lambda: first.submit("", statement=forged))
     check(code == grpc.StatusCode.INVALID_ARGUMENT, f"a forged signature: {code}")
+    check(reason(details) == "BAD_SIGNATURE", f"a forged signature: {details}")
     print(f"  error: {reason(details)} for a forged signature")
 
     foreign = second.statement("interop-python-foreign", number=1)
     code, details = refusal(lambda: first.submit("", statement=foreign))
-    check(code != grpc.StatusCode.OK, "a node took the vote of another trustee")
+    check(reason(details) == "OTHER_TRUSTEE", f"another trustee's vote: {details}")
     print(f"  error: {reason(details)} for another trustee's vote")
 
     request = api.service.StatusRequest(tx_id="interop-python-forged")
