@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes what the five nodes of compose.yaml start from, once: keys, certificates,
-# genesis, one configuration file each.
+# genesis, the ledger's key, one configuration file each.
 #
 #   setup.sh DIR        where all of it goes: /cluster in the containers
 #
@@ -30,6 +30,12 @@ cluster_id=$("$QUORATE" --json rules show "$dir/genesis.rules" |
     echo "setup: no cluster id in $dir/genesis.rules" >&2
     exit 1
 }
+
+# The ledger's key: one secret for all nodes that submit.
+if [ ! -e "$dir/chain.key" ]; then
+    (umask 077 && od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n' >"$dir/chain.key.new")
+    mv "$dir/chain.key.new" "$dir/chain.key"
+fi
 
 for number in $(seq 1 "$nodes"); do
     id=node$number
@@ -65,6 +71,9 @@ embedded_dir = "${SHARED:-/shared}"
 [consensus]
 cluster_id = "$cluster_id"
 rules_path = "$dir/genesis.rules"
+
+[chain]
+key_path = "$dir/chain.key"
 END
 done
 echo "cluster id: $cluster_id"
