@@ -17,10 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.retain(|path| path.extension().is_some_and(|e| e == "proto"));
     files.sort();
     println!("cargo:rerun-if-changed={}", include.display());
-    println!(
-        "cargo:rerun-if-changed={}",
-        root.join("build.rs").display()
-    );
+    println!("cargo:rerun-if-changed={}", root.join("build.rs").display());
 
     let descriptors = protox::compile(&files, [&include])?;
     let builder = tonic_prost_build::configure();

@@ -6,7 +6,10 @@
 //! signed, [`rules`] who may decide, [`ballot`] one transaction's votes, [`fsm`] the
 //! table of moves, [`detector`] what proves a lie, [`board`] the ordered record,
 //! [`proof`] what a stranger can check offline.
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::expect_used))]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::panic, clippy::expect_used)
+)]
 
 pub mod ballot;
 pub mod board;

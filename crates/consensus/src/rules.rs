@@ -114,9 +114,8 @@ pub fn open_member(
     if !verifier.is_sound_key(&vote_key) || !verifier.is_sound_key(&node_key) {
         return Err(RulesError::WeakKey(node_id));
     }
-    let possessed = |key, signature: &[u8]| {
-        verifier.verify(key, Domain::Member, &signed.record, signature)
-    };
+    let possessed =
+        |key, signature: &[u8]| verifier.verify(key, Domain::Member, &signed.record, signature);
     if !possessed(&vote_key, &signed.vote_signature)
         || !possessed(&node_key, &signed.node_signature)
     {
@@ -172,11 +171,7 @@ impl Rules {
     ///
     /// # Errors
     /// [`RulesError`], the first that applies.
-    pub fn successor(
-        &self,
-        document: &[u8],
-        verifier: &dyn Verifier,
-    ) -> Result<Self, RulesError> {
+    pub fn successor(&self, document: &[u8], verifier: &dyn Verifier) -> Result<Self, RulesError> {
         let next = Self::read(document, self.cluster_id, verifier)?;
         within("epoch", next.epoch, self.epoch + 1, self.epoch + 1)?;
         if next.predecessor != Some(self.digest) {
@@ -201,8 +196,7 @@ impl Rules {
         if wire.encode_to_vec() != document {
             return Err(RulesError::NotCanonical);
         }
-        check_cluster_name(&wire.cluster_name)
-            .or_else(|e| wrong("cluster_name", e.to_string()))?;
+        check_cluster_name(&wire.cluster_name).or_else(|e| wrong("cluster_name", e.to_string()))?;
         let predecessor = match (wire.epoch, &*wire.predecessor) {
             (0, _) => return wrong("epoch", "must be at least 1"),
             (1, []) => None,
@@ -212,12 +206,8 @@ impl Rules {
             ),
         };
         let members = read_members(&wire, verifier)?;
-        let threshold = within(
-            "threshold",
-            wire.threshold.into(),
-            1,
-            members.len() as u64,
-        )? as usize;
+        let threshold =
+            within("threshold", wire.threshold.into(), 1, members.len() as u64)? as usize;
         if wire.dissent() == DissentPolicy::Unspecified {
             return wrong("dissent", "unknown or unspecified");
         }

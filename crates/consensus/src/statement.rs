@@ -173,7 +173,8 @@ pub fn parse<B: Body>(statement: &[u8]) -> Result<(Header, B), StatementError> {
     if statement.len() > MAX_STATEMENT_LEN {
         return Err(StatementError::TooLarge(statement.len()));
     }
-    let wire = B::Wire::decode(statement).map_err(|e| StatementError::Undecodable(e.to_string()))?;
+    let wire =
+        B::Wire::decode(statement).map_err(|e| StatementError::Undecodable(e.to_string()))?;
     if wire.encoded_len() != statement.len() || wire.encode_to_vec() != statement {
         return Err(StatementError::NotCanonical);
     }
@@ -646,4 +647,3 @@ impl Body for OperatorActBody {
         }
     }
 }
-

@@ -8,5 +8,4 @@ pub mod v1 {
 }
 
 /// The encoded `FileDescriptorSet` of `proto/`, as gRPC reflection serves it.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/quorate.binpb"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/quorate.binpb"));

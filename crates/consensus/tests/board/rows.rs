@@ -396,7 +396,11 @@ fn row_13_undone() {
         7,
         "the same reservation, the same bytes"
     );
-    assert_eq!(w.refused(&confirmed), "UNPROVEN", "seen before it was undone");
+    assert_eq!(
+        w.refused(&confirmed),
+        "UNPROVEN",
+        "seen before it was undone"
+    );
     w.conclude(ChainOutcome::Reverted);
     assert_eq!(w.state(), Failed);
     w.conclude(ChainOutcome::Undone);
