@@ -43,8 +43,8 @@ pub enum StoreError {
     /// It holds what no board can have written.
     #[error("the store is damaged: {0}")]
     Corrupt(String),
-    /// The handle was closed.
-    #[error("the coordinator was closed")]
+    /// The handle was closed, or gave up after a bug.
+    #[error("the coordinator was closed, or its thread failed: see the log")]
     Closed,
 }
 

@@ -53,7 +53,7 @@ impl LogFile {
     ) -> Result<Self, StoreError> {
         let mut connection = Connection::open(path)?;
         wait_when_busy(&mut connection, busy_wait)?;
-        let mut file = Self { connection };
+        let file = Self { connection };
         let deadline = Instant::now() + busy_wait;
         // While another process switches the journal mode or recovers the file,
         // SQLite says "busy" without asking the busy handler.
@@ -68,7 +68,12 @@ impl LogFile {
         }
     }
 
-    fn prepare(&mut self, cluster_id: &ClusterId) -> Result<(), StoreError> {
+    fn prepare(&self, cluster_id: &ClusterId) -> Result<(), StoreError> {
+        // Whose it is comes first: nobody else's file is touched.
+        let is_new = self.is_new()?;
+        if !is_new {
+            self.check(cluster_id)?;
+        }
         let mode: String = self
             .connection
             .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -79,23 +84,32 @@ impl LogFile {
         }
         // With FULL a commit is on the disk before it is answered.
         self.connection.pragma_update(None, "synchronous", "FULL")?;
-        if !has_table(&self.connection, "meta")? {
+        if is_new {
             self.make(cluster_id)?;
+            self.check(cluster_id)?;
         }
-        self.check(cluster_id)
+        Ok(())
     }
 
-    fn make(&mut self, cluster_id: &ClusterId) -> Result<(), StoreError> {
+    /// Whether there is nothing in the file yet.
+    fn is_new(&self) -> Result<bool, StoreError> {
+        let mut query = self
+            .connection
+            .prepare("SELECT count(*), ifnull(sum(name = 'meta'), 0) FROM sqlite_schema")?;
+        match query.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+            (0_i64, _) => Ok(true),
+            (_, 1_i64) => Ok(false),
+            _ => {
+                let what = "the file is a database of something else".into();
+                Err(StoreError::Corrupt(what))
+            }
+        }
+    }
+
+    fn make(&self, cluster_id: &ClusterId) -> Result<(), StoreError> {
         let transaction = self.begin()?;
         // Another process may have been faster.
-        if !has_table(&transaction, "meta")? {
-            let strangers: i64 =
-                transaction
-                    .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-            if strangers > 0 {
-                let what = "the file is a database of something else".into();
-                return Err(StoreError::Corrupt(what));
-            }
+        if self.is_new()? {
             transaction.execute_batch(TABLES)?;
             let mut insert =
                 transaction.prepare("INSERT INTO meta (key, value) VALUES (?1, ?2)")?;
@@ -269,12 +283,6 @@ fn follows(after: u64, given: usize, entry: &BoardEntry) -> Result<(), StoreErro
         entry.revision
     );
     Err(StoreError::Corrupt(what))
-}
-
-fn has_table(connection: &Connection, name: &str) -> Result<bool, StoreError> {
-    let mut query = connection
-        .prepare("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1")?;
-    Ok(query.query_row([name], |row| row.get::<_, i64>(0))? > 0)
 }
 
 /// Waits for a lock in short naps: commits take a fraction of a millisecond, and

@@ -83,8 +83,7 @@ pub(super) async fn same_as_the_board(builder: &dyn Builder) {
                 let store = builder.store(cluster.rules().clone()).await;
                 run(&*store, cluster, &steps).await;
             };
-            let limit = tokio::time::timeout(LIMIT, case);
-            let ended = runtime.block_on(async { limit.await });
+            let ended = runtime.block_on(async { tokio::time::timeout(LIMIT, case).await });
             prop_assert!(ended.is_ok(), "the store hangs");
             Ok(())
         })
