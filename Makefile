@@ -28,7 +28,7 @@ dev: build ## Build, then run five trustees on this machine until Ctrl-C
 
 .PHONY: test
 test: ## Run every test of the workspace
-	@tools/setup build
+	@tools/setup test
 	cargo test --workspace --locked
 
 .PHONY: verify
