@@ -1,4 +1,6 @@
 //! The command `quorate`: runs nodes, talks to them, and checks what they prove.
+// The doc comments of arguments are the help that clap prints: <FILE> is no HTML there.
+#![allow(rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]
 
 mod byzantine;
 mod cli;

@@ -3,7 +3,7 @@
 //! rules document made from them.
 //!
 //! Reading order: [`verify`] is the predicate, [`cache`] remembers what it said,
-//! [`key`] signs, [`file`] is how anything gets to disk, [`member`] and [`genesis`]
+//! [`key`] signs, [`mod@file`] is how anything gets to disk, [`member`] and [`genesis`]
 //! are what a cluster starts from.
 #![cfg_attr(
     not(test),
