@@ -247,8 +247,8 @@ fn connection_hint(cause: &str, endpoint: &str) -> String {
 fn hint_of(code: Code, reason: Option<&str>) -> Option<String> {
     let hint = match (code, reason) {
         (Code::FailedPrecondition, Some("SECOND_CHOICE")) => {
-            "a trustee never signs two choices for one transaction; look at it with `quorate \
-             status`; to see what happens to a trustee that lies, run `quorate test-byzantine`"
+            "look at it with `quorate status`; `quorate test-byzantine` shows what happens to a \
+             trustee that does sign two"
         }
         (Code::FailedPrecondition, Some("BALLOT_CLOSED")) => {
             "look at it with `quorate status`; vote again under a new tx_id"

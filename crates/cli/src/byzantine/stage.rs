@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use quorate_consensus::{NodeId, Rules, TxId};
 use quorate_node::exchange::RawSession;
 use quorate_wire::v1::{Ballot, SubmitRequest, WaitFor, submit_request::Vote};
 
 use super::Liar;
+use tonic::Code;
+
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
 use crate::waiting::{PATIENCE, is_banned, is_final, until_ballot};
@@ -75,10 +77,11 @@ impl Stage {
         Ok(())
     }
 
-    /// All the others vote for a number, each at its own node, at the same time.
+    /// All the others vote for a number, each at its own node, at the same time. Those
+    /// that are banned for an earlier lie have no vote.
     ///
     /// # Errors
-    /// When one of the votes is refused.
+    /// When a vote is refused for another reason.
     pub(crate) async fn honest_votes(&self, number: u64) -> Outcome {
         let votes = self.honest.iter().map(|honest| {
             honest.client.submit(SubmitRequest {
@@ -87,7 +90,15 @@ impl Stage {
                 wait: WaitFor::Recorded.into(),
             })
         });
-        try_join_all(votes).await.map(|_| ())
+        for vote in join_all(votes).await {
+            match vote {
+                Err(refusal) if refusal.code() != Some(Code::PermissionDenied) => {
+                    return Err(refusal);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The ballot, as soon as it is as wanted.

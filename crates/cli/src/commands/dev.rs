@@ -62,9 +62,10 @@ pub(crate) struct DevArgs {
     #[arg(long)]
     processes: bool,
 
-    /// What the nodes log
-    #[arg(long, value_name = "LEVEL", default_value = "warn", env = "RUST_LOG")]
-    log_level: String,
+    /// What the nodes log: to their node.log with --processes, else to standard error
+    /// [default: warn with --processes, else error]
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG")]
+    log_level: Option<String>,
 }
 
 /// Where `dev` keeps its cluster unless told otherwise.
@@ -94,8 +95,13 @@ pub(crate) async fn run(args: DevArgs, out: Out) -> Outcome {
             Failure::usage(message).hint("choose a threshold from 1 to the number of nodes")
         );
     }
+    let (mode, usual_level) = match args.processes {
+        true => (Mode::Processes, "warn"),
+        false => (Mode::Inside, "error"),
+    };
+    let log_level = args.log_level.unwrap_or_else(|| usual_level.into());
     let log = LogSettings {
-        level: args.log_level.clone(),
+        level: log_level.clone(),
         ..LogSettings::default()
     };
     quorate_telemetry::init(&log).map_err(Failure::usage)?;
@@ -109,12 +115,7 @@ pub(crate) async fn run(args: DevArgs, out: Out) -> Outcome {
         base_port: args.base_port,
         vote_timeout_ms: args.vote_timeout * 1000,
         settle_window_ms: args.settle_window,
-        log_level: args.log_level,
-    };
-    let mode = if args.processes {
-        Mode::Processes
-    } else {
-        Mode::Inside
+        log_level,
     };
     if let Some(file) = &args.ready_file {
         remove(file)?;
@@ -206,7 +207,7 @@ fn print(cluster: &Cluster, contexts: &Path, out: Out) {
     out.json(&json!({ "event": "ready", "contexts": contexts, "cluster": ready }));
     let rules = cluster.rules();
     out.line(format!(
-        "{} cluster of {} trustees, {} of whom decide; it tolerates {} liar(s)",
+        "{} cluster: N = {} trustees, t = {} equal votes decide, f = {} liars tolerated",
         if cluster.continued() {
             "continuing a"
         } else {
@@ -246,7 +247,15 @@ fn print(cluster: &Cluster, contexts: &Path, out: Out) {
         rules.cluster_id()
     ));
     out.line("  quorate watch --from 1");
-    out.line("  quorate test-byzantine --test-type double-vote");
+    let root = cluster.layout().root();
+    let usual = default_dir().is_ok_and(|dir| dir == root);
+    let where_it_is = match usual {
+        true => String::new(),
+        false => format!(" --data-dir {}", quoted(root)),
+    };
+    out.line(format!(
+        "  quorate test-byzantine --test-type double-vote{where_it_is}"
+    ));
     if let Some(node) = ready.nodes.first() {
         out.line(format!(
             "\nThe same with grpcurl:\n  grpcurl -cacert {} \\\n    -cert {} \\\n    -key {} \\\n    \

@@ -131,6 +131,10 @@ fn print(out: Out, targets: &[Target], answers: &[Outcome<SubmitResponse>]) {
         .map(|(t, a)| vote_json(t, a))
         .collect();
     out.json_pretty(&json!({ "votes": votes }));
+    if let [Err(_)] = answers {
+        // The error says it all.
+        return;
+    }
     let mut table = out.table(&["trustee's node", "endpoint", "vote", "ballot"]);
     for (target, answer) in targets.iter().zip(answers) {
         let (tone, vote, ballot) = match answer {

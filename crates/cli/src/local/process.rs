@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -16,6 +16,13 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long a node has to drain, by the protocol 30 s, and a little more.
 const DRAIN: Duration = Duration::from_secs(35);
+
+/// A process and the end of its standard input that keeps it alive: waiting for a
+/// child would close it.
+struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
 
 /// A node's process and whoever looks after it.
 #[derive(Debug)]
@@ -31,10 +38,10 @@ impl Supervised {
     /// # Errors
     /// When it cannot be started at all.
     pub(crate) fn start(node: NodeLayout) -> Outcome<Self> {
-        let child = spawn(&node)?;
-        let (report, pid) = watch::channel(child.id().unwrap_or_default());
+        let running = spawn(&node)?;
+        let (report, pid) = watch::channel(running.child.id().unwrap_or_default());
         let (stop, stopped) = oneshot::channel();
-        let supervisor = tokio::spawn(look_after(node, child, report, stopped));
+        let supervisor = tokio::spawn(look_after(node, running, report, stopped));
         Ok(Self {
             pid,
             stop,
@@ -57,36 +64,36 @@ impl Supervised {
 
 async fn look_after(
     node: NodeLayout,
-    mut child: Child,
+    mut running: Running,
     report: watch::Sender<u32>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     loop {
         tokio::select! {
-            _ = &mut stopped => return drain(child).await,
-            status = child.wait() => {
+            _ = &mut stopped => return drain(running).await,
+            status = running.child.wait() => {
                 let how = status.map_or_else(|e| e.to_string(), |status| status.to_string());
                 tracing::warn!(node = %node.dir.display(), how, "a node ended; it is started again");
             }
         }
-        child = loop {
+        running = loop {
             tokio::select! {
                 _ = &mut stopped => return,
                 () = tokio::time::sleep(PAUSE) => {}
             }
             match spawn(&node) {
-                Ok(child) => break child,
+                Ok(running) => break running,
                 Err(failure) => tracing::error!(%failure, "a node cannot be started again"),
             }
         };
-        report.send_replace(child.id().unwrap_or_default());
+        report.send_replace(running.child.id().unwrap_or_default());
     }
 }
 
 /// A node drains when its standard input ends: then it also ends with a parent that
 /// was killed.
-async fn drain(mut child: Child) {
-    drop(child.stdin.take());
+async fn drain(Running { mut child, stdin }: Running) {
+    drop(stdin);
     if tokio::time::timeout(DRAIN, child.wait()).await.is_err() {
         tracing::error!("a node did not drain in time; it is killed");
         // It may have ended just now.
@@ -94,7 +101,7 @@ async fn drain(mut child: Child) {
     }
 }
 
-fn spawn(node: &NodeLayout) -> Outcome<Child> {
+fn spawn(node: &NodeLayout) -> Outcome<Running> {
     let config = node.config();
     let cannot =
         |e: std::io::Error| Failure::failed(format!("cannot start {}: {e}", config.display()));
@@ -103,7 +110,7 @@ fn spawn(node: &NodeLayout) -> Outcome<Child> {
         .append(true)
         .open(node.log())
         .map_err(cannot)?;
-    Command::new(std::env::current_exe().map_err(cannot)?)
+    let mut child = Command::new(std::env::current_exe().map_err(cannot)?)
         .arg("run")
         .arg("--config")
         .arg(&config)
@@ -115,5 +122,7 @@ fn spawn(node: &NodeLayout) -> Outcome<Child> {
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
-        .map_err(cannot)
+        .map_err(cannot)?;
+    let stdin = child.stdin.take();
+    Ok(Running { child, stdin })
 }

@@ -1,6 +1,6 @@
 //! The vote ledger of one transaction, for people.
 
-use quorate_wire::v1::{Ballot, DissentPolicy, Submission, Violation};
+use quorate_wire::v1::{Ballot, BallotState, DissentPolicy, Submission, Violation};
 
 use super::{
     Out, Tone, ago, choice_text, clock, clock_ms, short_hex, standing_word, state_word,
@@ -85,7 +85,7 @@ fn facts(out: Out, ballot: &Ballot, now: u64) -> Vec<(&'static str, String)> {
     }
     if ballot.value.is_some() {
         facts.push(("decided", choice_text(ballot.value.as_ref())));
-    } else if ballot.votes_missing > 0 {
+    } else if ballot.votes_missing > 0 && ballot.state() == BallotState::Collecting {
         facts.push(("missing", missing(ballot)));
     }
     facts.push((

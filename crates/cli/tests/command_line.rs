@@ -1,0 +1,392 @@
+//! What the command line promises without a cluster: help with examples, exit codes,
+//! errors that say what to try, contexts, certificates and rules.
+
+mod common;
+
+use common::{Home, until};
+
+/// Every command, with its subcommands.
+const COMMANDS: &[&[&str]] = &[
+    &[],
+    &["demo"],
+    &["dev"],
+    &["run"],
+    &["vote"],
+    &["status"],
+    &["watch"],
+    &["list"],
+    &["certificate"],
+    &["verify"],
+    &["rules"],
+    &["rules", "init"],
+    &["rules", "accept"],
+    &["rules", "show"],
+    &["certs"],
+    &["certs", "init"],
+    &["certs", "request"],
+    &["certs", "sign"],
+    &["certs", "issue"],
+    &["certs", "show"],
+    &["certs", "verify"],
+    &["keygen"],
+    &["config"],
+    &["config", "get-contexts"],
+    &["config", "use-context"],
+    &["config", "delete-context"],
+    &["test-byzantine"],
+    &["completions"],
+    &["version"],
+];
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let home = Home::new();
+    for command in COMMANDS {
+        let help = home.run(&[*command, &["--help"]].concat()).expect(0).stdout;
+        assert!(help.contains("Example"), "{command:?}:\n{help}");
+        let line = format!("quorate {}", command.join(" "));
+        let uses = help
+            .lines()
+            .filter(|text| text.trim_start().starts_with(&line))
+            .count();
+        assert!(uses >= 1, "{command:?} shows no example of itself:\n{help}");
+    }
+    let help = home.run(&["--help"]).expect(0).stdout;
+    for code in 0..=6 {
+        assert!(
+            help.contains(&format!("\n  {code}  ")),
+            "exit code {code}:\n{help}"
+        );
+    }
+    // None is missing from the list above.
+    for command in help.lines().skip_while(|line| *line != "Commands:").skip(1) {
+        let Some(entry) = command.strip_prefix("  ") else {
+            break;
+        };
+        // A description may go on in the next line.
+        let Some(name) = entry.split(' ').next().filter(|name| !name.is_empty()) else {
+            continue;
+        };
+        let known = name == "help" || COMMANDS.iter().any(|known| known.first() == Some(&name));
+        assert!(known, "{name} is not tested here");
+    }
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let home = Home::new();
+    for args in [
+        &["nonsense"][..],
+        &["vote", "tx_001"],
+        &["vote", "--value", "1"],
+        &["vote", "tx 001", "--value", "1"],
+        &["vote", "tx_001", "--value", "-1"],
+        &["vote", "tx_001", "--value", "18446744073709551616"],
+        &["vote", "tx_001", "--value", "1", "--abstain"],
+        &["vote", "tx_001", "--data", "xyz"],
+        &["vote", "tx_001", "--data", ""],
+        &["vote", "tx_001", "--data", "@no-such-file"],
+        &["watch", "--until-final"],
+        &["status", "tx_001", "--endpoint", "localhost:1"],
+        &["status", "tx_001", "--node", "nowhere"],
+        &["status", "tx_001"],
+        &["dev", "--nodes", "3", "--threshold", "4"],
+        &["list", "--state", "unheard-of"],
+        &["run", "--config", "no-such-file"],
+        &["run", "--set", "listen_addr=x"],
+        &["verify", "no-such-file"],
+        &["config", "use-context", "nowhere"],
+    ] {
+        home.run(args).expect(2);
+    }
+    let too_long = "00".repeat(1025);
+    home.run(&["vote", "tx_001", "--data", &too_long]).expect(2);
+}
+
+#[test]
+fn errors_say_what_to_try() {
+    let home = Home::new();
+    let lost = home.run(&["list"]).expect(2);
+    assert!(lost.stderr.contains("quorate dev"), "{}", lost.stderr);
+    let unknown = home.run(&["run", "--set", "node.listen_adr=x"]).expect(2);
+    assert!(unknown.stderr.contains("listen_addr"), "{}", unknown.stderr);
+    let error = home.run(&["list", "--json"]).expect(2).error();
+    assert_eq!(error["exit_code"], 2);
+    for name in ["code", "reason", "message", "hint", "metadata"] {
+        assert!(error.get(name).is_some(), "{name} is missing: {error}");
+    }
+    std::fs::write(home.path().join("x.proof"), b"nonsense").expect("a file");
+    home.run(&["verify", "x.proof"]).expect(1);
+    home.run(&["verify", "x.proof", "--cluster-id", &"00".repeat(32)])
+        .expect(1);
+    home.run(&["verify", "x.proof", "--cluster-id", "00"])
+        .expect(2);
+}
+
+#[test]
+fn nobody_there_is_3() {
+    let home = Home::new();
+    enrol(&home);
+    // Bound and let go: nobody listens there now.
+    let port = free_port();
+    let endpoint = format!("localhost:{port}");
+    let run = home
+        .run(&[
+            "status",
+            "tx_001",
+            "--json",
+            "--endpoint",
+            &endpoint,
+            "--cacert",
+            "certs/ca.crt",
+            "--cert",
+            "certs/app.crt",
+            "--key",
+            "certs/app.key",
+        ])
+        .expect(3);
+    let hint = run.error()["hint"].as_str().expect("a hint").to_owned();
+    assert!(hint.contains("quorate dev"), "{hint}");
+    // The same from the environment.
+    let output = home
+        .command()
+        .args(["status", "tx_001"])
+        .env("QUORATE_ENDPOINT", &endpoint)
+        .env("QUORATE_CACERT", "certs/ca.crt")
+        .env("QUORATE_CERT", "certs/app.crt")
+        .env("QUORATE_KEY", "certs/app.key")
+        .output()
+        .expect("the binary runs");
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn contexts_are_listed_chosen_and_forgotten() {
+    let home = Home::new();
+    let empty = home.run(&["config", "get-contexts"]).expect(0);
+    assert!(empty.stdout.contains("quorate dev"), "{}", empty.stdout);
+    let file = home.contexts();
+    std::fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
+    let context = |name: &str, port: u16| {
+        format!(
+            "[contexts.{name}]\nendpoint = \"localhost:{port}\"\ncacert = \"ca.crt\"\n\
+             cert = \"c.crt\"\nkey = \"c.key\"\n"
+        )
+    };
+    let text = format!("current = \"a\"\n{}{}", context("a", 1), context("b", 2));
+    std::fs::write(&file, text).expect("a file");
+    let json = home
+        .run(&["config", "use-context", "b", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(json["current"], "b");
+    let json = home
+        .run(&["config", "get-contexts", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(json["contexts"][1]["name"], "b");
+    assert_eq!(json["contexts"][1]["current"], true);
+    assert_eq!(json["contexts"][1]["endpoint"], "localhost:2");
+    let json = home
+        .run(&["config", "delete-context", "b", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(json["current"], serde_json::Value::Null);
+    let missing = home.run(&["config", "use-context", "b"]).expect(2);
+    assert!(
+        missing.stderr.contains("known here are a"),
+        "{}",
+        missing.stderr
+    );
+    // Another file by QUORATE_CONFIG.
+    let output = home
+        .command()
+        .args(["config", "get-contexts", "--json"])
+        .env("QUORATE_CONFIG", home.path().join("other.toml"))
+        .output()
+        .expect("the binary runs");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(json["contexts"], serde_json::json!([]));
+}
+
+#[test]
+fn version_completions_and_the_default_configuration() {
+    let home = Home::new();
+    let json = home.run(&["version", "--json"]).expect(0).json();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = home.run(&["completions", shell]).expect(0).stdout;
+        assert!(script.contains("test-byzantine"), "{shell}");
+    }
+    let toml = home
+        .run(&["run", "--print-default-config"])
+        .expect(0)
+        .stdout;
+    assert!(toml.contains("[consensus]"));
+}
+
+#[test]
+fn no_colours_in_a_pipe() {
+    let home = Home::new();
+    enrol(&home);
+    let rules = home
+        .run(&["rules", "show", "genesis.rules"])
+        .expect(0)
+        .stdout;
+    assert!(rules.contains("cluster id"));
+    assert!(!rules.contains('\x1b'), "{rules:?}");
+}
+
+/// CA, request, certificate, client, rules: in `certs/` and `genesis.rules`, for one
+/// trustee. Gives the cluster id.
+fn enrol(home: &Home) -> String {
+    home.run(&["certs", "init", "--cluster", "solo"]).expect(0);
+    let request = [
+        "certs",
+        "request",
+        "--cluster",
+        "solo",
+        "--node-id",
+        "alone",
+    ];
+    let made = home
+        .run(&[&request[..], &["--json"]].concat())
+        .expect(0)
+        .json();
+    assert_eq!(made["csr"], "certs/alone.csr");
+    // Keys are never overwritten.
+    home.run(&request).expect(1);
+    home.run(&["certs", "sign", "--node-id", "alone"]).expect(0);
+    home.run(&["certs", "issue", "--node-id", "alone", "--name", "app"])
+        .expect(0);
+    let init = [
+        "rules",
+        "init",
+        "--cluster",
+        "solo",
+        "--threshold",
+        "1",
+        "--members",
+        "certs",
+        "-o",
+        "genesis.rules",
+    ];
+    let rules = home
+        .run(&[&init[..], &["--json"]].concat())
+        .expect(0)
+        .json();
+    assert_eq!(rules["threshold"], 1);
+    assert_eq!(rules["members"][0]["node_id"], "alone");
+    rules["cluster_id"].as_str().expect("an id").to_owned()
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+#[test]
+fn certificates_show_and_verify() {
+    let home = Home::new();
+    enrol(&home);
+    let show = home
+        .run(&["certs", "show", "certs/alone.crt", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(show["identity"], "spiffe://solo/node/alone");
+    assert_eq!(show["role"], "node");
+    home.run(&["certs", "verify", "certs/alone.crt", "--ca", "certs/ca.crt"])
+        .expect(0);
+    home.run(&[
+        "certs",
+        "verify",
+        "certs/app.crt",
+        "--ca",
+        "certs/alone-clients-ca.crt",
+    ])
+    .expect(0);
+    // The cluster CA makes nobody a client.
+    let wrong = home
+        .run(&["certs", "verify", "certs/app.crt", "--ca", "certs/ca.crt"])
+        .expect(1);
+    assert!(wrong.stderr.contains("clients' CA"), "{}", wrong.stderr);
+    let key = home
+        .run(&["keygen", "-o", "new.key", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(key["public_key"].as_str().map(str::len), Some(64));
+    home.run(&["keygen", "-o", "new.key"]).expect(1);
+}
+
+#[test]
+fn one_node_from_its_configuration_and_nothing_else() {
+    let home = Home::new();
+    let cluster_id = enrol(&home);
+    home.run(&["keygen", "--kind", "chain", "-o", "chain.key"])
+        .expect(0);
+    let port = free_port();
+    let config = format!(
+        "[node]\nnode_id = \"alone\"\nlisten_addr = \"127.0.0.1:{port}\"\ndata_dir = \"data\"\n\
+         [keys]\nvote_key_path = \"certs/alone-vote.key\"\n\
+         node_key_path = \"certs/alone-node.key\"\n\
+         [mtls]\nca_cert_path = \"certs/ca.crt\"\n\
+         clients_ca_path = \"certs/alone-clients-ca.crt\"\n\
+         node_cert_path = \"certs/alone.crt\"\nnode_key_path = \"certs/alone.key\"\n\
+         [chain]\nkey_path = \"chain.key\"\n"
+    );
+    std::fs::write(home.path().join("node.toml"), config).expect("a file");
+    let accept = [
+        "rules",
+        "accept",
+        "genesis.rules",
+        "--config",
+        "node.toml",
+        "--cluster-id",
+    ];
+    home.run(&[&accept[..], &["00".repeat(32).as_str()]].concat())
+        .expect(1);
+    // Not pinned, not started.
+    home.run(&["run", "--config", "node.toml"]).expect(2);
+    home.run(&[&accept[..], &[cluster_id.as_str()]].concat())
+        .expect(0);
+    let mut node = home
+        .command()
+        .args(["run", "--config", "node.toml"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let endpoint = format!("localhost:{port}");
+    let remote = [
+        "--endpoint",
+        &endpoint,
+        "--cacert",
+        "certs/ca.crt",
+        "--cert",
+        "certs/app.crt",
+        "--key",
+        "certs/app.key",
+        "--json",
+    ];
+    until("the node to be in service", || {
+        assert!(
+            node.try_wait().expect("a child").is_none(),
+            "the node ended"
+        );
+        let run = home.run(&[&["list"][..], &remote].concat());
+        (run.code == 0).then_some(())
+    });
+    let vote = ["vote", "tx_001", "--data", "c0ffee", "--wait", "confirmed"];
+    let voted = home.run(&[&vote[..], &remote].concat()).expect(0).json();
+    assert_eq!(voted["votes"][0]["ballot"]["state"], "CONFIRMED");
+    assert_eq!(voted["votes"][0]["ballot"]["value"]["data"], "c0ffee");
+    let second = home
+        .run(&[&["vote", "tx_001", "--abstain"][..], &remote].concat())
+        .expect(1);
+    assert_eq!(second.error()["code"], "FAILED_PRECONDITION");
+    assert_eq!(second.error()["reason"], "SECOND_CHOICE");
+    home.run(&[&["status", "tx_002"][..], &remote].concat())
+        .expect(4);
+    common::signal(node.id().into(), "TERM");
+    let status = until("the node to end", || node.try_wait().expect("a child"));
+    assert_eq!(status.code(), Some(0));
+}
