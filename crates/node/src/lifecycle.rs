@@ -31,7 +31,7 @@ use crate::server;
 use crate::service::{Api, GateRules};
 
 /// How long waiting clients may still be answered when the node drains.
-const CLIENTS_TIME: Duration = Duration::from_secs(10);
+const CLIENTS_TIME: Duration = Duration::from_secs(3);
 
 /// How long goodbyes and last responses may take.
 const FAREWELL_TIME: Duration = Duration::from_secs(5);

@@ -181,6 +181,11 @@ impl Cluster {
         parts
     }
 
+    /// The same without peers, on a port that nobody knows.
+    pub fn parts_on_any_port(&self, i: usize) -> Parts {
+        Parts::open(&self.config(i)).unwrap()
+    }
+
     pub async fn start(&mut self, i: usize) -> NodeHandle {
         self.start_with(i, |_| {}).await
     }
