@@ -15,9 +15,8 @@ use crate::files::absolute;
 #[command(next_help_heading = "Which node")]
 pub(crate) struct RemoteArgs {
     /// Node to talk to, by the name of its context; may be repeated, or a list with
-    /// commas, where several make sense
+    /// commas, where several make sense; wins over --endpoint
     #[arg(long = "node", short = 'n', value_name = "NAME", value_delimiter = ',')]
-    #[arg(env = "QUORATE_NODE", conflicts_with = "endpoint")]
     pub(crate) nodes: Vec<String>,
 
     /// Node to talk to, by its address; needs --cacert, --cert and --key
@@ -59,7 +58,8 @@ impl RemoteArgs {
     /// When they name none.
     pub(crate) fn targets(&self) -> Outcome<Vec<Target>> {
         let timeout = Duration::from_secs(self.timeout);
-        if let Some(endpoint) = &self.endpoint {
+        // Often from the environment, and then meant for when nothing else is said.
+        if let Some(endpoint) = self.endpoint.as_ref().filter(|_| self.nodes.is_empty()) {
             let context = self.by_flags(endpoint)?;
             let name = endpoint.clone();
             return Ok(vec![Target {

@@ -111,6 +111,19 @@ async fn a_node_killed_in_the_middle_of_a_ballot_comes_back_and_agrees() {
         assert_eq!(seen["votes_missing"], 2);
     }
 
+    // Waiting alone is in vain, and says so.
+    let waiting = [
+        "vote",
+        "tx_001",
+        "--value",
+        "42",
+        "--wait",
+        "decided",
+        "--timeout",
+        "1",
+    ];
+    home.run(&waiting).expect(5);
+
     // Killed in the middle, with its vote on the board.
     let killed = dev.pid(2);
     signal(killed, "KILL");
@@ -181,6 +194,23 @@ async fn a_node_killed_in_the_middle_of_a_ballot_comes_back_and_agrees() {
     let pids: Vec<_> = (1..=5).map(|number| dev.pid(number)).collect();
     assert_eq!(dev.terminate(), 0);
     assert!(pids.iter().all(|pid| !is_alive(*pid)), "a node still runs");
+
+    // Rules do not change by a flag.
+    let other = [
+        "dev",
+        "--data-dir",
+        "cluster",
+        "--base-port",
+        "0",
+        "--threshold",
+        "3",
+    ];
+    let refused = home.run(&other).expect(2);
+    assert!(
+        refused.stderr.contains("--threshold 4"),
+        "{}",
+        refused.stderr
+    );
 
     // The same data: the same cluster, and everything in it.
     let dev = Dev::start(&home, &[]);

@@ -158,6 +158,14 @@ fn nobody_there_is_3() {
         .output()
         .expect("the binary runs");
     assert_eq!(output.status.code(), Some(3));
+    // A node by name wins over that.
+    let output = home
+        .command()
+        .args(["status", "tx_001", "--node", "nowhere"])
+        .env("QUORATE_ENDPOINT", &endpoint)
+        .output()
+        .expect("the binary runs");
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]

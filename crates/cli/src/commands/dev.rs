@@ -22,20 +22,20 @@ Examples:
   quorate dev --processes --ready-file ready.json     each node a process of its own
 
 Runs until Ctrl-C or SIGTERM. Started again with the same --data-dir it goes on with the same
-cluster; delete the directory to start anew. Without --data-dir it is ~/.local/share/quorate/dev.
+cluster, whose rules no flag can change; delete the directory to start anew. Without --data-dir it is ~/.local/share/quorate/dev.
 Writes one context per node, so that the other commands find the cluster without flags.";
 
 /// Run a cluster on this machine: each node with its own port, keys and certificate
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DevArgs {
-    /// Trustees (N)
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=200))]
-    nodes: u16,
+    /// Trustees (N) [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=200))]
+    nodes: Option<u16>,
 
-    /// Votes that decide (t)
-    #[arg(long, value_name = "T", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=200))]
-    threshold: u16,
+    /// Votes that decide (t) [default: two thirds of N, rounded up]
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=200))]
+    threshold: Option<u16>,
 
     /// The first node's port, the others follow; 0 for any that are free
     #[arg(long, value_name = "PORT", default_value_t = 9001)]
@@ -45,13 +45,13 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "DIR", env = "QUORATE_DEV_DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Seconds from the vote that starts a ballot to its deadline
-    #[arg(long, value_name = "SECS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    vote_timeout: u64,
+    /// Seconds from the vote that starts a ballot to its deadline [default: 300]
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    vote_timeout: Option<u64>,
 
-    /// Milliseconds between reaching the threshold and reserving
-    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=60_000))]
-    settle_window: u64,
+    /// Milliseconds between reaching the threshold and reserving [default: 100]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    settle_window: Option<u64>,
 
     /// Written when all nodes are in service: a JSON file with endpoints, certificates
     /// and keys
@@ -86,15 +86,6 @@ pub(crate) fn default_dir() -> Outcome<PathBuf> {
 }
 
 pub(crate) async fn run(args: DevArgs, out: Out) -> Outcome {
-    if args.threshold > args.nodes {
-        let message = format!(
-            "--threshold {} is more than --nodes {}",
-            args.threshold, args.nodes
-        );
-        return Err(
-            Failure::usage(message).hint("choose a threshold from 1 to the number of nodes")
-        );
-    }
     let (mode, usual_level) = match args.processes {
         true => (Mode::Processes, "warn"),
         false => (Mode::Inside, "error"),
@@ -110,10 +101,10 @@ pub(crate) async fn run(args: DevArgs, out: Out) -> Outcome {
             Some(dir) => dir.clone(),
             None => default_dir()?,
         }),
-        nodes: args.nodes.into(),
-        threshold: args.threshold.into(),
+        nodes: args.nodes.map(usize::from),
+        threshold: args.threshold.map(usize::from),
         base_port: args.base_port,
-        vote_timeout_ms: args.vote_timeout * 1000,
+        vote_timeout_ms: args.vote_timeout.map(|seconds| seconds * 1000),
         settle_window_ms: args.settle_window,
         log_level,
     };

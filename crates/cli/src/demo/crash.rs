@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate_consensus::NodeId;
 use quorate_engine::{AuditAsk, Effect};
-use quorate_node::Faults;
+use quorate_node::{Faults, Stopped};
 use quorate_wire::v1::{BallotState, Standing};
 
 use super::check::Report;
@@ -78,7 +78,12 @@ async fn tell(report: &mut Report, cluster: &mut Cluster, crashed: &Crashed) -> 
     )
     .await?;
     report.ended(&ended);
-    report.claim("the submitter died after sending", true, &dead);
+    let stopped = cluster.stopped(&dead).await;
+    report.claim(
+        "the submitter died after sending",
+        stopped == Some(Stopped::Crash),
+        stopped.map_or_else(|| "it runs".into(), |how| format!("{dead}: {how:?}")),
+    );
     report.state(&ended, BallotState::Confirmed);
     let records = Records::open(cluster)?;
     report.equal("ledger entries", records.entries(&tx_id).await?, 1);

@@ -188,7 +188,7 @@ async fn tell_forged_vote(report: &mut Report, act: &Act) -> Outcome {
 /// Scenario 5.
 pub(super) async fn silence(report: &mut Report, theatre: &Theatre) -> Outcome {
     let mut plan = theatre.plan("silent");
-    plan.vote_timeout_ms = 2_000;
+    plan.vote_timeout_ms = Some(2_000);
     let act = Act::open(&plan, &tx("demo-5")?).await?;
     let told = tell_silence(report, &act).await;
     act.close(told).await

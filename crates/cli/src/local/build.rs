@@ -15,21 +15,22 @@ use super::layout::{Layout, node_ids};
 use crate::failure::{Failure, Outcome};
 use crate::files::write_atomically;
 
-/// What a local cluster is made from.
+/// What a local cluster is made from. What is not given is taken from the cluster
+/// that is there, or has a default.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Where it goes.
     pub(crate) dir: PathBuf,
-    /// N.
-    pub(crate) nodes: usize,
-    /// t.
-    pub(crate) threshold: usize,
+    /// N; 5 for a new cluster.
+    pub(crate) nodes: Option<usize>,
+    /// t; two thirds of N, rounded up, for a new cluster.
+    pub(crate) threshold: Option<usize>,
     /// The first node's port, the others follow; 0 for any that are free.
     pub(crate) base_port: u16,
-    /// Milliseconds to vote.
-    pub(crate) vote_timeout_ms: u64,
-    /// Milliseconds between threshold and reservation.
-    pub(crate) settle_window_ms: u64,
+    /// Milliseconds to vote; the protocol's default for a new cluster.
+    pub(crate) vote_timeout_ms: Option<u64>,
+    /// Milliseconds between threshold and reservation; likewise.
+    pub(crate) settle_window_ms: Option<u64>,
     /// What the nodes log.
     pub(crate) log_level: String,
 }
@@ -39,11 +40,11 @@ impl Plan {
     pub(crate) fn five(dir: PathBuf) -> Self {
         Self {
             dir,
-            nodes: 5,
-            threshold: 4,
+            nodes: Some(5),
+            threshold: Some(4),
             base_port: 0,
-            vote_timeout_ms: 300_000,
-            settle_window_ms: 100,
+            vote_timeout_ms: None,
+            settle_window_ms: None,
             log_level: "error".into(),
         }
     }
@@ -77,7 +78,7 @@ pub(crate) fn build(plan: &Plan) -> Outcome<Built> {
     } else {
         create(plan, &layout)?
     };
-    let ports = ports(plan)?;
+    let ports = ports(plan.base_port, rules.total())?;
     let ids = rules.members().map(|member| member.node_id.clone());
     let nodes: Vec<_> = ids.zip(ports).collect();
     for (node_id, port) in &nodes {
@@ -94,9 +95,10 @@ pub(crate) fn build(plan: &Plan) -> Outcome<Built> {
 
 /// A cluster cannot change its rules by a flag.
 fn same_cluster(plan: &Plan, rules: &Rules) -> Outcome {
+    let count = |asked: Option<usize>| asked.map(|count| count as u64);
     let found = [
-        ("nodes", rules.total() as u64, plan.nodes as u64),
-        ("threshold", rules.threshold() as u64, plan.threshold as u64),
+        ("nodes", rules.total() as u64, count(plan.nodes)),
+        ("threshold", rules.threshold() as u64, count(plan.threshold)),
         (
             "vote-timeout (ms)",
             rules.vote_timeout_ms(),
@@ -108,10 +110,10 @@ fn same_cluster(plan: &Plan, rules: &Rules) -> Outcome {
             plan.settle_window_ms,
         ),
     ];
-    for (flag, is, wanted) in found {
-        if is != wanted {
+    for (flag, is, asked) in found {
+        if let Some(asked) = asked.filter(|asked| *asked != is) {
             return Err(Failure::usage(format!(
-                "the cluster in {} has --{flag} {is}, not {wanted}: its rules are signed and do \
+                "the cluster in {} has --{flag} {is}, not {asked}: its rules are signed and do \
                  not change by a flag",
                 plan.dir.display()
             ))
@@ -122,6 +124,14 @@ fn same_cluster(plan: &Plan, rules: &Rules) -> Outcome {
 }
 
 fn create(plan: &Plan, layout: &Layout) -> Outcome<Rules> {
+    let count = plan.nodes.unwrap_or(5);
+    let threshold = plan.threshold.unwrap_or((2 * count).div_ceil(3));
+    if threshold > count {
+        let message = format!("--threshold {threshold} is more than --nodes {count}");
+        return Err(
+            Failure::usage(message).hint("choose a threshold from 1 to the number of nodes")
+        );
+    }
     let cannot = |e: &dyn std::fmt::Display| {
         Failure::failed(format!(
             "cannot make a cluster in {}: {e}",
@@ -142,7 +152,7 @@ fn create(plan: &Plan, layout: &Layout) -> Outcome<Rules> {
         .and_then(|key| key.write_new(&layout.chain_key()))
         .map_err(|e| cannot(&e))?;
     let mut members = Vec::new();
-    for node_id in node_ids(plan.nodes) {
+    for node_id in node_ids(count) {
         let node = layout.node(&node_id);
         let request = Request {
             dir: node.dir.clone(),
@@ -172,18 +182,17 @@ fn create(plan: &Plan, layout: &Layout) -> Outcome<Rules> {
         pki::issue(&issue).map_err(|e| cannot(&e))?;
         members.push(node.files.member);
     }
-    let threshold = u32::try_from(plan.threshold).unwrap_or(u32::MAX);
-    let mut params = GenesisParams::new(name, threshold);
-    params.vote_timeout_ms = plan.vote_timeout_ms;
-    params.settle_window_ms = plan.settle_window_ms;
+    let mut params = GenesisParams::new(name, u32::try_from(threshold).unwrap_or(u32::MAX));
+    params.vote_timeout_ms = plan.vote_timeout_ms.unwrap_or(params.vote_timeout_ms);
+    params.settle_window_ms = plan.settle_window_ms.unwrap_or(params.settle_window_ms);
     init_rules(&params, &members, &layout.genesis()).map_err(|e| cannot(&e))
 }
 
 /// One port per node, all of them free now.
-fn ports(plan: &Plan) -> Outcome<Vec<u16>> {
-    let count = u16::try_from(plan.nodes).unwrap_or(u16::MAX);
-    if plan.base_port != 0 {
-        let range = plan.base_port..plan.base_port.saturating_add(count);
+fn ports(base: u16, nodes: usize) -> Outcome<Vec<u16>> {
+    let count = u16::try_from(nodes).unwrap_or(u16::MAX);
+    if base != 0 {
+        let range = base..base.saturating_add(count);
         if range.len() != usize::from(count) {
             return Err(Failure::usage("there are no ports beyond 65535")
                 .hint("choose a lower --base-port"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::{NodeId, Rules};
-use quorate_node::{Config, Faults, Node, NodeHandle, Parts};
+use quorate_node::{Config, Faults, Node, NodeHandle, Parts, Stopped};
 use quorate_tls::pki;
 use tokio::sync::watch;
 use tonic_health::pb::HealthCheckRequest;
@@ -104,6 +104,15 @@ impl Cluster {
         };
         place.insert(running);
         Ok(())
+    }
+
+    /// Waits until a node inside has ended by itself, and gives how; none for a node that
+    /// does not run inside.
+    pub(crate) async fn stopped(&self, node_id: &NodeId) -> Option<Stopped> {
+        match self.running.get(node_id) {
+            Some(Running::Inside(node)) => Some(node.stopped().await),
+            _ => None,
+        }
     }
 
     /// Stops one node, drained.
