@@ -9,7 +9,7 @@ use quorate_tls::identity::PersonRole;
 use quorate_tls::pki::{PersonFiles, Validity};
 use quorate_tls::{
     ClientPaths, ClientTls, DialError, DialOptions, Dialled, ExpectedPeer, Listener,
-    ListenerOptions, Registry, TlsError, TlsMaterial, dial,
+    ListenerOptions, Registry, TlsError, TlsMaterial, TlsPaths, dial,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -491,6 +491,35 @@ async fn a_node_does_not_start_with_certificates_that_others_refuse() {
     let expired = load(&|_| {});
     assert!(matches!(expired, TlsError::OwnCertificate { .. }));
     assert!(expired.to_string().contains("expired"), "{expired}");
+}
+
+/// A CA that carries no name of ours is told apart by its key.
+#[tokio::test]
+async fn one_foreign_ca_for_nodes_and_clients_is_refused() {
+    let world = World::new(&["node1"]);
+    let foreign = (
+        world.path().join("foreign.crt"),
+        world.path().join("foreign.key"),
+    );
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    let ca = params.self_signed(&key).unwrap();
+    std::fs::write(&foreign.0, ca.pem()).unwrap();
+    std::fs::write(&foreign.1, key.serialize_pem()).unwrap();
+    let odd = Odd::uris(&["spiffe://demo/node/node1"]).and_dns("localhost");
+    let leaf = world.forge(&foreign, odd);
+    let mut paths = TlsPaths {
+        ca_cert: foreign.0.clone(),
+        clients_ca: Some(foreign.0),
+        node_cert: leaf.cert,
+        node_key: leaf.key,
+        crl: None,
+    };
+    let error = TlsMaterial::load(paths.clone()).unwrap_err();
+    assert!(matches!(error, TlsError::Authority { .. }), "{error}");
+    paths.clients_ca = Some(world.clients_ca("node1").0);
+    TlsMaterial::load(paths).expect("each its own");
 }
 
 #[tokio::test]
