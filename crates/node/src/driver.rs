@@ -172,8 +172,14 @@ impl Driver {
     ) -> Option<Stopped> {
         match message {
             Message::Event(event, span) => {
-                if let Event::StreamDown { stream } = &*event {
-                    self.streams.remove(stream);
+                match &*event {
+                    Event::StreamDown { stream } => {
+                        self.streams.remove(stream);
+                    }
+                    Event::Abandon { request } => {
+                        self.clients.remove(request);
+                    }
+                    _ => {}
                 }
                 self.handle(now, *event, span, effects);
             }

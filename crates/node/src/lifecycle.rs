@@ -4,6 +4,7 @@
 //! `quorate dev`, and a crash takes a node's tasks away at once, as it would a
 //! process.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -163,6 +164,7 @@ struct Running {
     mailbox: Mailbox,
     pulse: watch::Receiver<Pulse>,
     counters: Arc<Counters>,
+    doors: Arc<quorate_tls::Counters>,
     registry: Registry,
     stopping: CancellationToken,
     ending: CancellationToken,
@@ -190,6 +192,7 @@ async fn assemble(
     let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
 
     let listener = listen(parts.listener, &parts.tls, &registry)?;
+    let doors = listener.counters();
     let addr = listener.local_addr().map_err(|e| StartError::Listen {
         addr: "the given socket".to_owned(),
         reason: e.to_string(),
@@ -271,6 +274,7 @@ async fn assemble(
         mailbox,
         pulse,
         counters,
+        doors,
         registry,
         stopping,
         ending,
@@ -340,6 +344,11 @@ impl NodeHandle {
     /// What it has counted.
     pub fn counts(&self) -> Counts {
         self.running.counters.read()
+    }
+
+    /// Connections that it refused, by a stable word for why.
+    pub fn refused_connections(&self) -> BTreeMap<&'static str, u64> {
+        self.running.doors.refused()
     }
 
     /// Whether it is in service now.

@@ -3,17 +3,19 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use bytes::{Buf as _, BufMut as _, Bytes};
 use common::*;
 use prost::Message as _;
 use quorate_consensus::wire::{
-    self, AdvanceOp, BallotState, BoardOp, CertifyOp, ConcludeOp, GetCertificateRequest,
-    ListRequest, RulesChain, RulesDocument, RulesLink, SignedStatement, StatusRequest,
-    SubmitRequest, WatchRequest, board_op, submit_request,
+    self, AdvanceOp, BallotState, BoardEntry, BoardOp, CertifyOp, ConcludeOp,
+    GetCertificateRequest, ListRequest, RulesChain, RulesDocument, RulesLink, SignedStatement,
+    StatusRequest, SubmitRequest, WatchRequest, board_event, board_op, submit_request,
 };
 use quorate_consensus::{Domain, Value, rules};
-use quorate_coordinator::Coordinator as _;
-use quorate_engine::ProposeError;
+use quorate_coordinator::{Coordinator, StoreError};
+use quorate_engine::{ProposeError, Proposed};
 use quorate_node::{Parts, StartError};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
@@ -375,4 +377,97 @@ fn unlawful_rules_stop_the_start() {
     config.consensus.cluster_id = quorate_consensus::ClusterId([1; 32]);
     let error = Parts::open(&config).err().unwrap().to_string();
     assert!(error.contains("is pinned"), "{error}");
+}
+
+/// A store that shows an entry which the board never gave.
+struct Liar(Arc<dyn Coordinator>);
+
+#[tonic::async_trait]
+impl Coordinator for Liar {
+    async fn propose(&self, op: BoardOp, now_ms: u64) -> Result<Proposed, ProposeError> {
+        self.0.propose(op, now_ms).await
+    }
+
+    async fn entries(&self, after: u64, limit: usize) -> Result<Vec<BoardEntry>, StoreError> {
+        let mut entries = self.0.entries(after, limit).await?;
+        let voted = |entry: &BoardEntry| {
+            let op = entry.op.as_ref().and_then(|op| op.op.as_ref());
+            matches!(op, Some(board_op::Op::RecordVote(_)))
+        };
+        if let Some(last) = entries.last().filter(|entry| voted(entry)) {
+            let advance = AdvanceOp {
+                tx_id: "tx".into(),
+                to: BallotState::Confirmed.into(),
+            };
+            entries.push(BoardEntry {
+                revision: last.revision + 1,
+                time_ms: last.time_ms,
+                op: Some(BoardOp {
+                    op: Some(board_op::Op::Advance(advance)),
+                }),
+                events: Vec::new(),
+            });
+        }
+        Ok(entries)
+    }
+
+    async fn head(&self) -> Result<u64, StoreError> {
+        self.0.head().await
+    }
+
+    fn watch(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.watch()
+    }
+
+    fn backend(&self) -> &'static str {
+        self.0.backend()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_the_store_made_up_is_not_believed() {
+    let mut cluster = Cluster::new(3, 2);
+    let node = cluster.start_with(0, |parts| {
+        parts.coordinator = Arc::new(Liar(parts.coordinator.clone()));
+    });
+    let node = node.await;
+    connected(&node, 0).await;
+    vote_at(&cluster, [0], "tx", 1).await;
+    let mut counts = node.counts();
+    soon("an alert", async {
+        while counts.alerts == 0 {
+            tokio::task::yield_now().await;
+            counts = node.counts();
+        }
+    })
+    .await;
+    let mut client = cluster.client(0);
+    let status = StatusRequest { tx_id: "tx".into() };
+    let ballot = client
+        .status(status)
+        .await
+        .unwrap()
+        .into_inner()
+        .ballot
+        .unwrap();
+    assert_eq!(ballot.state(), BallotState::Collecting);
+    // Watchers see what this node believes, and no more.
+    let watch = WatchRequest {
+        tx_id: "tx".into(),
+        from_revision: 1,
+    };
+    let mut events = client.watch(watch).await.unwrap().into_inner();
+    let mut states = Vec::new();
+    for _ in 0..2 {
+        let event = soon("an event", events.message())
+            .await
+            .unwrap()
+            .unwrap()
+            .event
+            .unwrap();
+        if let Some(board_event::Event::StateChanged(change)) = event.event {
+            states.push(change.to());
+        }
+    }
+    assert_eq!(states, [BallotState::Collecting]);
 }

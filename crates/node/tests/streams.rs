@@ -296,3 +296,18 @@ async fn two_choices_of_one_trustee_are_evidence() {
         .unwrap();
     assert_eq!(header.node_id, *liar);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_find_each_other_by_address_alone() {
+    let mut cluster = Cluster::new(3, 2);
+    let mut nodes = Vec::new();
+    for i in 0..3 {
+        let node = cluster.start_with(i, |parts| {
+            parts.peers.iter_mut().for_each(|peer| peer.node_id = None);
+        });
+        nodes.push(node.await);
+    }
+    for node in &nodes {
+        connected(node, 2).await;
+    }
+}

@@ -244,3 +244,114 @@ async fn write(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use quorate_consensus::NodeId;
+    use quorate_consensus::wire::{Goodbye, Ping};
+    use quorate_crypto::CachedVerifier;
+    use quorate_tls::Registry;
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::queue::{CAPACITY, Enqueued};
+    use super::super::{Admission, Queue};
+    use super::*;
+    use crate::mailbox::Mailbox;
+    use crate::prewarm::Prewarmer;
+
+    struct Bench {
+        queue: Queue,
+        messages: mpsc::Receiver<Message>,
+        sent: mpsc::Receiver<Bytes>,
+        writer: tokio::task::JoinHandle<()>,
+    }
+
+    fn bench() -> Bench {
+        let (mailbox, messages) = Mailbox::new();
+        let sessions = Arc::new(Sessions::new(
+            NodeId::new("node1").unwrap(),
+            mailbox,
+            Prewarmer::new(&[], Arc::new(CachedVerifier::default())),
+            Arc::new(Admission::new(Registry::new())),
+            Arc::default(),
+            NonZeroU32::MIN,
+            CancellationToken::new(),
+        ));
+        let (queue, waiting) = queue();
+        let (outgoing, sent) = mpsc::channel(ENCODED);
+        let writer = tokio::spawn(write(sessions, StreamId(1), waiting, outgoing));
+        Bench {
+            queue,
+            messages,
+            sent,
+            writer,
+        }
+    }
+
+    fn ping(token: u64) -> Frame {
+        Frame {
+            body: Some(frame::Body::Ping(Ping { token })),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_loses_one_stretch_and_is_then_resynchronised() {
+        let mut bench = bench();
+        let mut accepted = 0;
+        loop {
+            match bench.queue.offer(ping(accepted)) {
+                Enqueued::Yes => accepted += 1,
+                Enqueued::NowFull => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(accepted >= CAPACITY as u64);
+        assert_eq!(bench.queue.offer(ping(0)), Enqueued::Dropped);
+        // The peer reads again: all that was accepted comes, in order.
+        for token in 0..accepted {
+            let bytes = bench.sent.recv().await.unwrap();
+            assert_eq!(decode(&bytes).unwrap(), ping(token));
+        }
+        match bench.messages.recv().await.unwrap() {
+            Message::Event(event, _) => {
+                assert_eq!(
+                    *event,
+                    Event::Drained {
+                        stream: StreamId(1)
+                    }
+                );
+            }
+            _ => panic!("another message"),
+        }
+        assert_eq!(bench.queue.offer(ping(7)), Enqueued::Yes);
+        assert_eq!(decode(&bench.sent.recv().await.unwrap()).unwrap(), ping(7));
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_is_the_last_word() {
+        let mut bench = bench();
+        bench.queue.offer(ping(1));
+        bench.queue.clone().close(Goodbye::default());
+        assert_eq!(decode(&bench.sent.recv().await.unwrap()).unwrap(), ping(1));
+        let last = decode(&bench.sent.recv().await.unwrap()).unwrap();
+        assert!(matches!(last.body, Some(frame::Body::Goodbye(_))));
+        assert!(bench.sent.recv().await.is_none());
+        bench.writer.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_goodbye_does_not_wait_for_who_does_not_read() {
+        let bench = bench();
+        for token in 0..100 {
+            bench.queue.offer(ping(token));
+        }
+        bench.queue.clone().close(Goodbye::default());
+        // Nobody reads from `sent`; the clock is the test's.
+        tokio::time::timeout(Duration::from_secs(10), bench.writer)
+            .await
+            .expect("the writer gives up")
+            .unwrap();
+    }
+}

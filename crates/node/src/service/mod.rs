@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prost::Message as _;
 use quorate_consensus::wire::{
     self, Ballot, ExchangeRequest, ExchangeResponse, GetCertificateRequest, GetCertificateResponse,
     GetRulesRequest, GetRulesResponse, ListRequest, ListResponse, StatusRequest, StatusResponse,
@@ -83,10 +82,12 @@ impl Drop for Abandon {
         let (request, Some(mailbox)) = (self.request, self.mailbox.take()) else {
             return;
         };
-        // A drop cannot wait for room in the mailbox.
-        tokio::spawn(async move {
-            let _ = mailbox.event(Event::Abandon { request }).await;
-        });
+        // A drop cannot wait for room in the mailbox, and the threads may be ending.
+        if let Ok(handle) = tokio::runtime::Handle::try_current() {
+            handle.spawn(async move {
+                let _ = mailbox.event(Event::Abandon { request }).await;
+            });
+        }
     }
 }
 
@@ -302,9 +303,6 @@ impl VoteService for Api {
             })
             .await?
             .ok_or(ApiError::UnknownTransaction(tx_id))?;
-        if found.encoded_len() > MAX_RESPONSE {
-            tracing::warn!(bytes = found.encoded_len(), "certificate.large");
-        }
         Ok(Response::new(found))
     }
 
