@@ -31,6 +31,7 @@ pub(crate) struct Feed {
     coordinator: Arc<dyn Coordinator>,
     known: Mutex<Known>,
     head: watch::Sender<u64>,
+    recent: usize,
 }
 
 #[derive(Default)]
@@ -53,6 +54,7 @@ impl Feed {
             coordinator,
             known: Mutex::default(),
             head: watch::Sender::new(0),
+            recent: RECENT,
         }
     }
 
@@ -85,7 +87,7 @@ impl Feed {
             }
             head = Some(entry.revision);
             known.recent.push_back(Arc::new(entry));
-            if known.recent.len() > RECENT {
+            if known.recent.len() > self.recent {
                 known.recent.pop_front();
             }
         }
@@ -141,5 +143,104 @@ impl Feed {
             }
         }
         Ok(entries.into_iter().map(Arc::new).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_consensus::wire::{BoardEvent, BoardOp};
+    use quorate_engine::{ProposeError, Proposed};
+
+    use super::*;
+
+    /// A log that is what it is.
+    struct Fixed(Vec<BoardEntry>);
+
+    #[tonic::async_trait]
+    impl Coordinator for Fixed {
+        async fn propose(&self, _: BoardOp, _: u64) -> Result<Proposed, ProposeError> {
+            Err(ProposeError::Unavailable("fixed".into()))
+        }
+
+        async fn entries(&self, after: u64, limit: usize) -> Result<Vec<BoardEntry>, StoreError> {
+            let after = usize::try_from(after).unwrap();
+            Ok(self.0.iter().skip(after).take(limit).cloned().collect())
+        }
+
+        async fn head(&self) -> Result<u64, StoreError> {
+            Ok(self.0.len() as u64)
+        }
+
+        fn watch(&self) -> watch::Receiver<u64> {
+            watch::channel(0).1
+        }
+
+        fn backend(&self) -> &'static str {
+            "fixed"
+        }
+    }
+
+    fn entry(revision: u64) -> BoardEntry {
+        BoardEntry {
+            revision,
+            time_ms: revision,
+            op: None,
+            events: vec![BoardEvent {
+                revision,
+                tx_id: format!("tx{}", revision / 3),
+                ..BoardEvent::default()
+            }],
+        }
+    }
+
+    fn feed(store: Vec<BoardEntry>, recent: usize) -> Feed {
+        let mut feed = Feed::new(Arc::new(Fixed(store)));
+        feed.recent = recent;
+        feed
+    }
+
+    async fn revisions(feed: &Feed, after: u64, limit: usize) -> Vec<u64> {
+        let entries = feed.read(after, limit).await.unwrap();
+        entries.iter().map(|entry| entry.revision).collect()
+    }
+
+    #[tokio::test]
+    async fn it_reads_from_memory_and_from_the_store_alike_and_never_beyond_what_is_believed() {
+        // The store has more than the engine believes yet.
+        let feed = feed((1..=12).map(entry).collect(), 4);
+        assert!(revisions(&feed, 0, 5).await.is_empty());
+        feed.push((1..=10).map(entry).collect());
+        assert_eq!(*feed.heads().borrow(), 10);
+        let mut after = 0;
+        let mut all = Vec::new();
+        loop {
+            let some = revisions(&feed, after, 4).await;
+            let Some(last) = some.last() else { break };
+            after = *last;
+            all.extend(some);
+        }
+        assert_eq!(all, (1..=10).collect::<Vec<_>>());
+        assert_eq!(revisions(&feed, 8, 100).await, [9, 10]);
+        assert!(revisions(&feed, 10, 100).await.is_empty());
+        assert!(revisions(&feed, u64::MAX, 100).await.is_empty());
+        assert_eq!(feed.first_of(&TxId::new("tx1").unwrap()), Some(3));
+        assert_eq!(feed.first_of(&TxId::new("tx9").unwrap()), None);
+    }
+
+    #[tokio::test]
+    async fn a_store_cannot_show_what_was_not_believed() {
+        let mut store: Vec<_> = (1..=10).map(entry).collect();
+        store[1].events[0].tx_id = "made-up".into();
+        let feed = feed(store, 4);
+        feed.push((1..=10).map(entry).collect());
+        assert!(matches!(feed.read(0, 5).await, Err(FeedError::Differs(2))));
+        assert_eq!(revisions(&feed, 2, 5).await, [3, 4, 5, 6]);
+    }
+
+    #[tokio::test]
+    async fn entries_out_of_order_are_not_taken() {
+        let feed = feed(Vec::new(), 4);
+        feed.push(vec![entry(1), entry(3), entry(2)]);
+        assert_eq!(revisions(&feed, 0, 5).await, [1, 2]);
     }
 }

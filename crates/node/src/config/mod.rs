@@ -150,7 +150,8 @@ pub struct NodeSection {
     pub peer_id: Option<PeerId>,
     /// Where to listen for gRPC.
     pub listen_addr: SocketAddr,
-    /// Where others reach this node; the listening address if it is not given.
+    /// Where others reach this node. Checked, and not told to anybody in this
+    /// version: the others name it in their bootstrap peers.
     pub advertise_addr: Option<PeerAddress>,
     /// Where the journal lies. One process at a time.
     pub data_dir: PathBuf,

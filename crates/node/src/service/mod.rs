@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use quorate_consensus::statement::{self, VoteBody};
 use quorate_consensus::wire::{
     self, Ballot, ExchangeRequest, ExchangeResponse, GetCertificateRequest, GetCertificateResponse,
     GetRulesRequest, GetRulesResponse, ListRequest, ListResponse, StatusRequest, StatusResponse,
@@ -98,12 +99,12 @@ impl Api {
         }
         let request = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
+        let span = self.span(&submit);
         let handover = Handover {
             request,
             submit,
             answer,
         };
-        let span = tracing::Span::current();
         let mut abandon = Abandon {
             request,
             mailbox: Some(self.mailbox.clone()),
@@ -120,6 +121,24 @@ impl Api {
             };
         abandon.mailbox = None;
         Ok(outcome??)
+    }
+
+    /// The span that a vote goes through the node in, under its transaction's trace.
+    fn span(&self, submit: &Submit) -> tracing::Span {
+        let tx_id = match (&submit.tx_id, &submit.handed) {
+            (Some(tx_id), _) => Some(tx_id.clone()),
+            (None, Handed::Statement(signed)) => statement::parse::<VoteBody>(&signed.statement)
+                .ok()
+                .map(|(_, body)| body.tx_id),
+            (None, Handed::Choice(_)) => None,
+        };
+        match tx_id {
+            None => tracing::Span::current(),
+            Some(tx_id) => {
+                let context = TraceContext::decision(&self.rules.cluster_id(), &tx_id);
+                tracing::info_span!("vote.receive", %tx_id, trace_id = %context.trace_id)
+            }
+        }
     }
 
     async fn look<T: Send + 'static>(
