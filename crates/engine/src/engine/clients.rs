@@ -236,7 +236,7 @@ impl Engine {
             statement::bytes_to_sign(&self.rules_of(tx_id), &self.config.node_id, &body);
         self.guard(tx_id, choice, statement.clone());
         self.local(now, tx_id).signing_vote = true;
-        let pending = Pending::SignVote(tx_id.clone());
+        let pending = Pending::SignVote(tx_id.clone(), statement.clone());
         self.sign_bytes(now, pending, KeyRole::Vote, Domain::Vote, statement);
         Ok(())
     }
@@ -253,14 +253,26 @@ impl Engine {
     }
 
     /// The vote key has signed, or has not.
-    pub(super) fn vote_signed(&mut self, now: Now, tx_id: &TxId, result: Result<Vec<u8>, String>) {
+    pub(super) fn vote_signed(
+        &mut self,
+        now: Now,
+        tx_id: &TxId,
+        statement: Vec<u8>,
+        result: Result<Vec<u8>, String>,
+    ) {
         let Some(local) = self.locals.get_mut(tx_id) else {
             return;
         };
-        local.signing_vote = false;
-        let Some((_, statement)) = local.guard.clone() else {
+        // The ballot may have expired and begun again meanwhile, with a fresh
+        // statement in the guard: this signature is of no use any more.
+        if local
+            .guard
+            .as_ref()
+            .is_none_or(|(_, guarded)| *guarded != statement)
+        {
             return;
-        };
+        }
+        local.signing_vote = false;
         match result {
             Ok(signature) => {
                 local.own_vote = Some(wire::SignedStatement {

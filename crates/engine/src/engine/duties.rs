@@ -348,6 +348,7 @@ impl Engine {
         if !self.is_live() || matches!(self.signing, Signing::Stopped(_)) {
             return;
         }
+        let unsigned = self.sign_accusations(now);
         let mut due: BTreeMap<Duty, (u64, Op)> = BTreeMap::new();
         let members: Vec<_> = self
             .board
@@ -393,7 +394,7 @@ impl Engine {
         let stagger = self.stagger_ms();
         let retry = self.retry_ms();
         self.member_duties.retain(|duty, _| due.contains_key(duty));
-        let mut wake = None;
+        let mut wake = unsigned;
         for (duty, (rank, op)) in due {
             let first = now.mono_ms + rank * stagger;
             let at = self.member_duties.entry(duty).or_insert(first);

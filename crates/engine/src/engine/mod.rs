@@ -67,10 +67,13 @@ pub struct Config {
 /// What a ticket stands for.
 #[derive(Clone, Debug)]
 enum Pending {
-    SignVote(TxId),
-    SignVerdict(TxId),
-    SignObservation(TxId),
-    SignAccusation(NodeId),
+    // What is signed is kept with the question: by the time of the answer the
+    // transaction may have come to say something else, and a signature joined to
+    // other bytes would condemn this node.
+    SignVote(TxId, Vec<u8>),
+    SignVerdict(TxId, Vec<u8>),
+    SignObservation(TxId, Vec<u8>),
+    SignAccusation(NodeId, Vec<u8>),
     SignBoot(Vec<u8>),
     SignHello(StreamId, Vec<u8>),
     ProposeDuty(Option<(TxId, duties::Duty)>),
@@ -381,8 +384,15 @@ impl Engine {
         Some((pending, now.mono_ms.saturating_sub(asked)))
     }
 
-    fn sign<B: Body>(&mut self, now: Now, pending: Pending, rules: &Rules, body: &B) {
+    fn sign<B: Body>(
+        &mut self,
+        now: Now,
+        pending: impl FnOnce(Vec<u8>) -> Pending,
+        rules: &Rules,
+        body: &B,
+    ) {
         let statement = self.bytes_of(rules, body);
+        let pending = pending(statement.clone());
         self.sign_bytes(now, pending, B::KEY, B::DOMAIN, statement);
     }
 

@@ -193,7 +193,7 @@ impl Engine {
             challenge,
         };
         let rules = self.board.rules().clone();
-        let pending = Pending::SignHello(id, self.bytes_of(&rules, &body));
+        let pending = |statement| Pending::SignHello(id, statement);
         self.sign(now, pending, &rules, &body);
     }
 

@@ -129,8 +129,7 @@ impl Engine {
             time_ms: now.wall_ms,
         };
         let rules = self.board.rules().clone();
-        let pending = Pending::SignBoot(self.bytes_of(&rules, &body));
-        self.sign(now, pending, &rules, &body);
+        self.sign(now, Pending::SignBoot, &rules, &body);
         self.wake_at(
             Timer::Start,
             now.mono_ms + RETRY_MS.max(2 * self.stagger_ms()),

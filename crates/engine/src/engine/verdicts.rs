@@ -12,8 +12,11 @@ use quorate_consensus::wire::{self, AbortReason, BallotState, SignedStatement};
 use quorate_consensus::{Domain, NodeId, TxId};
 
 use super::local::{Journal, Local, OwnObservation};
-use super::{Engine, Pending};
+use super::{Engine, Pending, Timer};
 use crate::api::{Alert, Now, Record, Ticket};
+
+/// After a key did not sign, in milliseconds.
+const RETRY_MS: u64 = 1_000;
 
 /// An accusation that this node makes.
 #[derive(Clone, Debug)]
@@ -21,6 +24,8 @@ pub(super) struct OwnAccusation {
     pub(super) body: AccusationBody,
     /// None while it is being signed.
     pub(super) signed: Option<SignedStatement>,
+    /// When to ask for its signature, on the monotonic clock; none once asked.
+    pub(super) sign_mono: Option<u64>,
 }
 
 /// BLAKE3-256 of a signed statement: statement, then signature.
@@ -100,45 +105,59 @@ impl Engine {
         if let Some(local) = self.locals.get_mut(tx_id) {
             local.signing_verdict = true;
         }
-        let pending = Pending::SignVerdict(tx_id.clone());
+        let pending = Pending::SignVerdict(tx_id.clone(), statement.clone());
         self.sign_bytes(now, pending, DecisionBody::KEY, domain, statement);
     }
 
-    fn verdict_signed(&mut self, now: Now, tx_id: &TxId, result: Result<Vec<u8>, String>) {
+    fn verdict_signed(
+        &mut self,
+        now: Now,
+        tx_id: &TxId,
+        statement: Vec<u8>,
+        result: Result<Vec<u8>, String>,
+    ) {
         let rules = self.rules_of(tx_id);
         let verifier = self.verifier.clone();
         let Some(local) = self.locals.get_mut(tx_id) else {
             return;
         };
         local.signing_verdict = false;
-        let (Ok(signature), Some((domain, statement))) = (result, local.verdict.clone()) else {
-            return;
+        let domain = match &local.verdict {
+            Some((domain, current)) if *current == statement => *domain,
+            _ => return,
         };
-        let signed = SignedStatement {
+        let signed = result.ok().map(|signature| SignedStatement {
             statement,
             signature,
-        };
-        local.own_verdict = Some((domain, signed.clone()));
-        local.resend_mono = None;
+        });
+        // Opened before anybody hears it: peers answer a signature that does not
+        // verify with an accusation.
         let mut batch = wire::Batch::default();
-        match domain {
-            Domain::Decision => batch.decisions.push(signed.clone()),
-            _ => batch.aborts.push(signed.clone()),
+        let taken = signed.and_then(|signed| {
+            match domain {
+                Domain::Decision => {
+                    let own = statement::open::<DecisionBody>(&signed, &rules, verifier.as_ref());
+                    self.take_decision(now, own.ok()?);
+                    batch.decisions.push(signed.clone());
+                }
+                _ => {
+                    let own = statement::open::<AbortBody>(&signed, &rules, verifier.as_ref());
+                    self.take_abort(now, own.ok()?);
+                    batch.aborts.push(signed.clone());
+                }
+            }
+            Some(signed)
+        });
+        let Some(signed) = taken else {
+            // The key was away: another try a while later.
+            self.wake_by(Timer::Transaction(tx_id.clone()), now.mono_ms + RETRY_MS);
+            return;
+        };
+        if let Some(local) = self.locals.get_mut(tx_id) {
+            local.own_verdict = Some((domain, signed));
+            local.resend_mono = None;
         }
         self.broadcast(batch);
-        match domain {
-            Domain::Decision => {
-                if let Ok(own) = statement::open::<DecisionBody>(&signed, &rules, verifier.as_ref())
-                {
-                    self.take_decision(now, own);
-                }
-            }
-            _ => {
-                if let Ok(own) = statement::open::<AbortBody>(&signed, &rules, verifier.as_ref()) {
-                    self.take_abort(now, own);
-                }
-            }
-        }
     }
 
     pub(super) fn take_decision(&mut self, now: Now, decision: Decision) {
@@ -148,6 +167,16 @@ impl Engine {
             .ballot(&tx_id)
             .is_some_and(|b| b.certificate.is_none())
         {
+            // An earlier decision that somebody repeats, for a reservation that was
+            // replaced, must not push out the one that counts.
+            if self
+                .locals
+                .get(&tx_id)
+                .and_then(|local| local.decisions.get(&decision.node_id))
+                .is_some_and(|known| self.is_for_ballot(known))
+            {
+                return;
+            }
             let local = self.local(now, &tx_id);
             local.decisions.insert(decision.node_id.clone(), decision);
             self.touch(&tx_id);
@@ -169,11 +198,17 @@ impl Engine {
 
     pub(super) fn take_observation(&mut self, now: Now, observation: Observation) {
         let tx_id = observation.body.tx_id.clone();
-        if self
-            .board
-            .ballot(&tx_id)
-            .is_some_and(|b| b.reservation.is_some())
-        {
+        let Some(ballot) = self.board.ballot(&tx_id) else {
+            return;
+        };
+        // One of an earlier round that somebody repeats must not push out the one
+        // that counts.
+        let known = self
+            .locals
+            .get(&tx_id)
+            .and_then(|local| local.observations.get(&observation.node_id));
+        let stale = known.is_some_and(|known| observation.body.round < known.body.round);
+        if ballot.reservation.is_some() && !stale {
             let local = self.local(now, &tx_id);
             local
                 .observations
@@ -182,21 +217,31 @@ impl Engine {
         }
     }
 
+    /// Whether a decision is for its ballot's value and reservation in force.
+    fn is_for_ballot(&self, decision: &Decision) -> bool {
+        let body = &decision.body;
+        self.board.ballot(&body.tx_id).is_some_and(|ballot| {
+            Some(&body.value) == ballot.value.as_ref() && body.reservation == ballot.reservation
+        })
+    }
+
     /// t decisions for the ballot's value and reservation, if they are in hand.
     pub(super) fn certificate_in_hand(&self, ballot: &Ballot) -> Option<Vec<SignedStatement>> {
         let local = self.locals.get(&ballot.tx_id)?;
-        let agreeing = local.decisions.values().filter(|decision| {
-            Some(&decision.body.value) == ballot.value.as_ref()
-                && decision.body.reservation == ballot.reservation
-        });
+        let agreeing = local.decisions.values();
+        let agreeing = agreeing.filter(|decision| self.is_for_ballot(decision));
         first_t(ballot.rules.threshold(), agreeing.map(|d| &d.signed))
     }
 
-    /// t abort statements, if they are in hand.
+    /// t abort statements for the ballot's end, if they are in hand.
     pub(super) fn abort_proof_in_hand(&self, ballot: &Ballot) -> Option<Vec<SignedStatement>> {
         let local = self.locals.get(&ballot.tx_id)?;
-        let signed = local.aborts.values().map(|abort| &abort.signed);
-        first_t(ballot.rules.threshold(), signed)
+        let reason = abort_reason(ballot.state);
+        let agreeing = local.aborts.values().filter(|a| a.body.reason == reason);
+        first_t(
+            ballot.rules.threshold(),
+            agreeing.map(|abort| &abort.signed),
+        )
     }
 
     /// t equal observations of the reservation in force, if they are in hand.
@@ -236,10 +281,17 @@ impl Engine {
             body: body.clone(),
             signed: None,
         });
-        self.sign(now, Pending::SignObservation(tx_id.clone()), &rules, &body);
+        let pending = |statement| Pending::SignObservation(tx_id.clone(), statement);
+        self.sign(now, pending, &rules, &body);
     }
 
-    fn observation_signed(&mut self, now: Now, tx_id: &TxId, result: Result<Vec<u8>, String>) {
+    fn observation_signed(
+        &mut self,
+        now: Now,
+        tx_id: &TxId,
+        statement: Vec<u8>,
+        result: Result<Vec<u8>, String>,
+    ) {
         let rules = self.rules_of(tx_id);
         let Some(local) = self.locals.get_mut(tx_id) else {
             return;
@@ -247,30 +299,29 @@ impl Engine {
         let Some(own) = &mut local.own_observation else {
             return;
         };
-        let Ok(signature) = result else {
+        // The chain has shown something else meanwhile: that signature follows.
+        if statement::bytes_to_sign(&rules, &self.config.node_id, &own.body) != statement {
+            return;
+        }
+        let opened = result.ok().and_then(|signature| {
+            let signed = SignedStatement {
+                statement,
+                signature,
+            };
+            statement::open::<ObservationBody>(&signed, &rules, self.verifier.as_ref()).ok()
+        });
+        let Some(observation) = opened else {
+            // The next look says it again.
             local.own_observation = None;
             return;
         };
-        let signed = SignedStatement {
-            statement: statement::bytes_to_sign(&rules, &self.config.node_id, &own.body),
-            signature,
-        };
-        own.signed = Some(signed.clone());
+        own.signed = Some(observation.signed.clone());
         local.resend_mono = None;
         self.broadcast(wire::Batch {
-            observations: vec![signed.clone()],
+            observations: vec![observation.signed.clone()],
             ..wire::Batch::default()
         });
-        // Opening it again also drops a signature that was made for an earlier body.
-        let opened = statement::open::<ObservationBody>(&signed, &rules, self.verifier.as_ref());
-        match opened {
-            Ok(observation) => self.take_observation(now, observation),
-            Err(_) => {
-                if let Some(local) = self.locals.get_mut(tx_id) {
-                    local.own_observation = None;
-                }
-            }
-        }
+        self.take_observation(now, observation);
     }
 
     /// Accuses a peer of what this node saw on its stream, once per kind.
@@ -289,25 +340,62 @@ impl Engine {
         if self.accusations.contains_key(&accused) {
             return;
         }
-        let rules = self.board.rules().clone();
-        self.sign(now, Pending::SignAccusation(accused.clone()), &rules, &body);
-        let signed = None;
-        self.accusations
-            .insert(accused, OwnAccusation { body, signed });
+        let own = OwnAccusation {
+            body,
+            signed: None,
+            sign_mono: Some(now.mono_ms),
+        };
+        self.accusations.insert(accused, own);
+        self.sign_accusations(now);
     }
 
-    fn accusation_signed(&mut self, now: Now, accused: &NodeId, result: Result<Vec<u8>, String>) {
+    /// Has signed what is not signed yet; gives when the next one is due.
+    pub(super) fn sign_accusations(&mut self, now: Now) -> Option<u64> {
+        let rules = self.board.rules().clone();
+        let mut wake = None;
+        let mut due = Vec::new();
+        for (accused, own) in &mut self.accusations {
+            match own.sign_mono {
+                Some(at) if at <= now.mono_ms => {
+                    own.sign_mono = None;
+                    due.push((accused.clone(), own.body.clone()));
+                }
+                at => wake = super::duties::earlier(wake, at),
+            }
+        }
+        for (accused, body) in due {
+            let pending = |statement| Pending::SignAccusation(accused, statement);
+            self.sign(now, pending, &rules, &body);
+        }
+        wake
+    }
+
+    fn accusation_signed(
+        &mut self,
+        now: Now,
+        accused: &NodeId,
+        statement: Vec<u8>,
+        result: Result<Vec<u8>, String>,
+    ) {
         let rules = self.board.rules().clone();
         let Some(own) = self.accusations.get_mut(accused) else {
             return;
         };
-        let Ok(signature) = result else {
-            self.accusations.remove(accused);
+        if statement::bytes_to_sign(&rules, &self.config.node_id, &own.body) != statement {
             return;
-        };
-        let signed = SignedStatement {
-            statement: statement::bytes_to_sign(&rules, &self.config.node_id, &own.body),
+        }
+        let signed = result.ok().map(|signature| SignedStatement {
+            statement,
             signature,
+        });
+        let good = signed.filter(|signed| {
+            statement::open::<AccusationBody>(signed, &rules, self.verifier.as_ref()).is_ok()
+        });
+        let Some(signed) = good else {
+            // The key was away: what was seen does not become unseen by that.
+            own.sign_mono = Some(now.mono_ms + RETRY_MS);
+            self.wake_by(Timer::Members, now.mono_ms + RETRY_MS);
+            return;
         };
         own.signed = Some(signed.clone());
         self.broadcast(wire::Batch {
@@ -331,7 +419,7 @@ impl Engine {
         }
         let key = (accused, by, i32::from(body.kind));
         self.heard_accusations.insert(key, accusation.signed);
-        self.wake_by(super::Timer::Members, now.mono_ms);
+        self.wake_by(Timer::Members, now.mono_ms);
     }
 
     /// A signature came, or did not.
@@ -340,10 +428,18 @@ impl Engine {
             return;
         };
         match pending {
-            Pending::SignVote(tx_id) => self.vote_signed(now, &tx_id, result),
-            Pending::SignVerdict(tx_id) => self.verdict_signed(now, &tx_id, result),
-            Pending::SignObservation(tx_id) => self.observation_signed(now, &tx_id, result),
-            Pending::SignAccusation(accused) => self.accusation_signed(now, &accused, result),
+            Pending::SignVote(tx_id, statement) => {
+                self.vote_signed(now, &tx_id, statement, result);
+            }
+            Pending::SignVerdict(tx_id, statement) => {
+                self.verdict_signed(now, &tx_id, statement, result);
+            }
+            Pending::SignObservation(tx_id, statement) => {
+                self.observation_signed(now, &tx_id, statement, result);
+            }
+            Pending::SignAccusation(accused, statement) => {
+                self.accusation_signed(now, &accused, statement, result);
+            }
             Pending::SignBoot(statement) => {
                 if let Ok(signature) = result {
                     let boot = SignedStatement {
@@ -367,15 +463,20 @@ impl Engine {
     }
 }
 
+/// The reason that an abort statement gives for an aborted state.
+fn abort_reason(state: BallotState) -> AbortReason {
+    match state {
+        BallotState::AbortedByzantine => AbortReason::Byzantine,
+        BallotState::AbortedSplit => AbortReason::Split,
+        _ => AbortReason::Timeout,
+    }
+}
+
 /// The verdict that a ballot's state on the board justifies.
 fn verdict_for(ballot: &Ballot, node_id: &NodeId) -> Option<(Domain, Vec<u8>)> {
     let tx_id = ballot.tx_id.clone();
     if is_aborted(ballot.state) {
-        let reason = match ballot.state {
-            BallotState::AbortedByzantine => AbortReason::Byzantine,
-            BallotState::AbortedSplit => AbortReason::Split,
-            _ => AbortReason::Timeout,
-        };
+        let reason = abort_reason(ballot.state);
         let body = AbortBody { tx_id, reason };
         let bytes = statement::bytes_to_sign(&ballot.rules, node_id, &body);
         return Some((Domain::Abort, bytes));

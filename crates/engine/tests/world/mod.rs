@@ -118,6 +118,9 @@ pub(crate) struct World {
     pub(crate) effects: u64,
     pub(crate) refusals: Vec<String>,
     pub(crate) board_away: bool,
+    /// How long a signature takes, in milliseconds, and how many fail from now on.
+    pub(crate) sign_ms: u64,
+    pub(crate) failing_signatures: u32,
     /// Which signatures of which domain were made by whom, by transaction-less bytes.
     pub(crate) signed: Vec<(usize, Domain, Vec<u8>)>,
     mono: u64,
@@ -173,6 +176,8 @@ impl World {
             effects: 0,
             refusals: Vec::new(),
             board_away: false,
+            sign_ms: HOP_MS,
+            failing_signatures: 0,
             signed: Vec::new(),
             mono: 0,
             queue: BinaryHeap::new(),
@@ -533,9 +538,14 @@ impl World {
                 statement,
             } => {
                 let signed = self.cluster.sign(i, key, domain, statement.clone());
-                self.signed.push((i, domain, statement));
-                let result = Ok(signed.signature);
-                self.post(HOP_MS, i, Event::Signed { ticket, result });
+                let result = if self.failing_signatures > 0 {
+                    self.failing_signatures -= 1;
+                    Err("away".into())
+                } else {
+                    self.signed.push((i, domain, statement));
+                    Ok(signed.signature)
+                };
+                self.post(self.sign_ms, i, Event::Signed { ticket, result });
             }
             Effect::Propose { ticket, op, now_ms } => {
                 let result = if self.board_away {

@@ -1,0 +1,91 @@
+//! Keys that are slow or away, and proofs that a liar wants kept from the board.
+
+mod world;
+
+use quorate_consensus::statement::AbortBody;
+use quorate_consensus::wire::{self, AbortReason, BallotState, frame};
+use quorate_engine::Wait;
+use quorate_testkit::{Cluster, Options, number, tx};
+use world::World;
+
+fn five() -> World {
+    let options = Options::default().times(20_000, 100, 1_000);
+    World::new(Cluster::with(5, 4, options))
+}
+
+fn nobody_is_blamed(world: &World) {
+    for i in 0..world.nodes.len() {
+        let member = world.board.member(&world.cluster.node_id(i)).unwrap();
+        assert!(member.ban.is_none(), "node {i} is banned");
+        assert!(member.accusations.is_empty(), "node {i} is accused");
+    }
+}
+
+#[test]
+fn a_signature_that_comes_late_is_not_joined_to_later_words() {
+    let mut world = five();
+    let id = tx("tx_001");
+    for i in 0..4 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| !w.chain.included.is_empty());
+    world.sign_ms = 400;
+    world.run(300);
+    // Its block is replaced while the first observations are being signed.
+    world.chain.head += 1;
+    let head = world.chain.head;
+    for found in world.chain.included.values_mut() {
+        found.block = head;
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.run(5_000);
+    nobody_is_blamed(&world);
+    let observed = world.board.ballot(&id).unwrap().observed.clone().unwrap();
+    assert_eq!(observed.block_number, head);
+}
+
+#[test]
+fn another_reason_does_not_keep_an_abort_from_being_proven() {
+    // The liar's id comes before all others.
+    let options = Options::default().times(20_000, 100, 1_000);
+    let mut world = World::silent(Cluster::with(5, 4, options));
+    (1..5).for_each(|i| world.start(i));
+    world.until(|w| (1..5).all(|i| w.engine(i).is_in_service()));
+    world.connect_all();
+    let id = tx("tx_001");
+    let streams: Vec<_> = (1..5).map(|i| (i, world.tap_as_member(i, 0))).collect();
+    for i in 1..5 {
+        world.submit(i, &id, number(i as u64 % 2), Wait::Recorded);
+    }
+    world.sign_ms = 100;
+    world.until(|w| w.state(&id) == Some(BallotState::AbortedSplit));
+    let body = AbortBody {
+        tx_id: id.clone(),
+        reason: AbortReason::Timeout,
+    };
+    let abort = world.cluster.say(0, &body);
+    for (i, stream) in streams {
+        let batch = wire::Batch {
+            aborts: vec![abort.clone()],
+            ..wire::Batch::default()
+        };
+        world.say(i, stream, frame::Body::Batch(batch));
+    }
+    world.until(|w| !w.board.ballot(&id).unwrap().aborts.is_empty());
+}
+
+#[test]
+fn a_key_that_was_away_signs_the_verdict_later() {
+    let mut world = five();
+    let id = tx("tx_001");
+    for i in 0..4 {
+        world.submit(i, &id, number(i as u64 % 2), Wait::Recorded);
+    }
+    // The votes are signed by now, the abort statements are not.
+    world.until(|w| w.board.ballot(&id).is_some_and(|b| b.votes.len() == 4));
+    world.failing_signatures = 5;
+    world.until(|w| !w.board.ballot(&id).unwrap().aborts.is_empty());
+    assert_eq!(world.failing_signatures, 0);
+    let took = world.wall() - world.board.ballot(&id).unwrap().since_ms;
+    assert!(took < 5_000, "{took} ms");
+}
