@@ -289,3 +289,24 @@ fn two_hundred_members_decide() {
     }
     world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
 }
+
+#[test]
+fn a_node_that_is_down_starves_no_ballot_under_load() {
+    let mut world = five();
+    world.kill(4);
+    let mut ids = Vec::new();
+    for k in 0..150 {
+        let id = tx(&format!("tx_{k:03}"));
+        for i in 0..4 {
+            world.submit(i, &id, number(1), Wait::Recorded);
+        }
+        ids.push(id);
+        world.run(40);
+    }
+    // A second for the settle window, and one for each rank that does not come.
+    let waiting: Vec<_> = ids[..100]
+        .iter()
+        .filter(|id| world.state(id) == Some(BallotState::ThresholdReached))
+        .collect();
+    assert!(waiting.is_empty(), "{waiting:?}");
+}

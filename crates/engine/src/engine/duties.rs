@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use quorate_consensus::ballot::{Ballot, is_aborted, is_final};
-use quorate_consensus::board::Refusal;
+use quorate_consensus::board::{Refusal, SILENT_REPUTATION};
 use quorate_consensus::detector;
 use quorate_consensus::wire::{
     self, BallotState, BanProof, ChainOutcome, SilencePolicy, board_op::Op,
@@ -24,14 +24,16 @@ const RETRY_MS: u64 = 1_000;
 /// First and longest pause between two sendings of this node's own statements.
 const RESEND_MS: (u64, u64) = (1_000, 30_000);
 
-/// Below this reputation, in thousandths, silence bans if the policy says so.
-const SILENCE_BAN_BELOW: u32 = 300;
+/// Answers of the store that take longer count as this long, in milliseconds.
+const SLOWEST_MS: u64 = 2_500;
 
 /// One thing that the board is to be asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Duty {
     Advance(i32),
-    Reserve(u64),
+    // Not by nonce: while other ballots take one nonce after the other, this
+    // ballot's turn must come all the same.
+    Reserve,
     Certify,
     Conclude(i32),
     ProveAbort,
@@ -188,16 +190,19 @@ impl Engine {
             due.insert(Duty::ProveAbort, Op::ProveAbort(op));
         }
         for violation in &ballot.violations {
+            // Evidence is large: it is put together only for a ban that is missing.
+            if !detector::bans(violation.kind, &ballot.rules)
+                || self.board.is_banned(&violation.node_id)
+            {
+                continue;
+            }
             let Some(misbehaviour) = violation.misbehaviour.clone() else {
                 continue;
             };
             let proof = BanProof {
                 kind: Some(wire::ban_proof::Kind::Misbehaviour(misbehaviour)),
             };
-            if detector::bans(violation.kind, &ballot.rules)
-                && !self.board.is_banned(&violation.node_id)
-                && !self.board.is_pardoned(&proof)
-            {
+            if !self.board.is_pardoned(&proof) {
                 let op = wire::BanOp {
                     node_id: violation.node_id.to_string(),
                     proof: Some(proof),
@@ -271,13 +276,12 @@ impl Engine {
         let Some(reservation) = self.board.next_reservation(ballot) else {
             return;
         };
-        let duty = Duty::Reserve(reservation.nonce);
         let op = wire::ReserveOp {
             tx_id: ballot.tx_id.to_string(),
             reservation: Some(reservation),
             observations,
         };
-        due.insert(duty, Op::Reserve(op));
+        due.insert(Duty::Reserve, Op::Reserve(op));
     }
 
     /// Says again what this node has said about a ballot until it is proven.
@@ -324,17 +328,22 @@ impl Engine {
             return;
         };
         if result.is_ok() {
-            self.latency_ms = (7 * self.latency_ms + took_ms) / 8;
+            // One answer that came after an outage must not slow every rank down for
+            // minutes.
+            self.latency_ms = (7 * self.latency_ms + took_ms.min(SLOWEST_MS)) / 8;
         }
         match pending {
             Pending::ProposeOwnVote(tx_id) => self.own_vote_proposed(&tx_id, result),
-            Pending::ProposeDuty(Some((tx_id, duty @ Duty::Reserve(_)))) => {
-                // Another ballot took the nonce: ask again soon, for the next one.
+            Pending::ProposeDuty(Some((tx_id, duty @ Duty::Reserve))) => {
+                // Another ballot took the nonce: ask again soon, for the next one,
+                // and the later the more ballots there are that ask.
                 if let Err(ProposeError::Refused(Refusal::WrongReservation(_))) = result
                     && let Some(local) = self.locals.get_mut(&tx_id)
                 {
                     let jitter = u64::from(blake3::hash(tx_id.as_str().as_bytes()).as_bytes()[0]);
-                    local.duties.insert(duty, now.mono_ms + 2 + jitter / 16);
+                    let pause = (2 + jitter / 16) << local.nonces_missed.min(5);
+                    local.nonces_missed += 1;
+                    local.duties.insert(duty, now.mono_ms + pause);
                     self.touch(&tx_id);
                 }
             }
@@ -429,7 +438,7 @@ impl Engine {
         let kind = if accusations.len() == t {
             Kind::Accusations(wire::Accusations { accusations })
         } else if self.board.rules().silence() == SilencePolicy::Ban
-            && member.reputation < SILENCE_BAN_BELOW
+            && member.reputation < SILENT_REPUTATION
         {
             Kind::Silence(wire::Silence {})
         } else {

@@ -62,6 +62,8 @@ pub(super) struct Local {
     pub(super) observations: BTreeMap<NodeId, Observation>,
     /// What the board is to be asked, and when, on the monotonic clock.
     pub(super) duties: BTreeMap<Duty, u64>,
+    /// How often another ballot took the nonce that this one asked for.
+    pub(super) nonces_missed: u32,
     /// When this node's statements are sent to the peers again.
     pub(super) resend_mono: Option<u64>,
     pub(super) resend_after_ms: u64,
