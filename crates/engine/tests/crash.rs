@@ -378,3 +378,52 @@ fn a_vote_outlives_an_absence_of_the_board() {
     world.run(100);
     assert!(world.answer(again).as_ref().unwrap().repeated);
 }
+
+#[test]
+fn a_clock_that_jumps_ends_no_quarantine() {
+    let mut world = four();
+    world.restart_without_disk(0);
+    world.run(100);
+    assert!(world.engine(0).is_in_service());
+    world.nodes[0].clock_off_ms = 60_000;
+    let request = world.submit(0, &tx("tx_001"), number(1), Wait::Recorded);
+    world.run(100);
+    let answer = world.answer(request);
+    assert!(matches!(
+        answer,
+        Err(Reject::Unavailable {
+            reason: "QUARANTINE",
+            ..
+        })
+    ));
+    world.nodes[0].clock_off_ms = 0;
+    world.run(22_000);
+    assert_eq!(world.engine(0).signing_stopped(world.now(0)), None);
+}
+
+#[test]
+fn an_older_store_is_not_forgotten_for_a_quarantine() {
+    let mut world = four();
+    world.restart_without_disk(0);
+    let id = tx("tx_001");
+    for i in 1..4 {
+        world.submit(i, &id, number(1), Wait::Confirmed);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.run(3_000);
+    // Back to when the nodes had started: it knows a later generation than the
+    // journal of the node that waits, and it is older than what that node has seen.
+    let rules = world.cluster.rules().clone();
+    world.board = quorate_consensus::board::Board::new(rules);
+    world.log.truncate(4);
+    for entry in world.log.clone() {
+        world.board.replay(&entry, &FakeVerifier).unwrap();
+    }
+    for i in 0..4 {
+        world.kill(i);
+    }
+    world.start(0);
+    world.run(60_000);
+    let why = world.engine(0).signing_stopped(world.now(0)).unwrap();
+    assert!(why.contains("STORE_ROLLBACK"), "{why}");
+}

@@ -190,7 +190,9 @@ impl Engine {
                 },
                 why,
                 retry_ms: match self.signing {
-                    Signing::Quarantined(until_ms) => until_ms.saturating_sub(now.wall_ms),
+                    Signing::Quarantined { wall_ms, mono_ms } => wall_ms
+                        .saturating_sub(now.wall_ms)
+                        .max(mono_ms.saturating_sub(now.mono_ms)),
                     _ => 60_000,
                 },
             });

@@ -98,8 +98,12 @@ struct Waiting {
 #[derive(Clone, Debug, PartialEq)]
 enum Signing {
     Open,
-    /// Until this wall time: the guard was lost or is old.
-    Quarantined(u64),
+    /// Until both clocks have reached these times: the guard was lost or is old. The
+    /// wall clock alone may jump over the wait.
+    Quarantined {
+        wall_ms: u64,
+        mono_ms: u64,
+    },
     /// For good, until an operator mends what is named.
     Stopped(String),
 }
@@ -157,7 +161,7 @@ impl Engine {
     pub fn restore(config: Config, durable: Durable, verifier: Arc<dyn Verifier>) -> Self {
         let board = Board::new(config.rules.clone());
         Self {
-            generation: durable.generation + 1,
+            generation: durable.generation.saturating_add(1),
             seen_persisted: durable.seen,
             durable,
             verifier,
@@ -317,11 +321,16 @@ impl Engine {
     pub fn signing_stopped(&self, now: Now) -> Option<String> {
         match &self.signing {
             Signing::Open => None,
-            Signing::Quarantined(until_ms) if now.wall_ms >= *until_ms => None,
-            Signing::Quarantined(until_ms) => Some(format!(
-                "the journal of this node was lost or is old: nothing is signed for another {} s",
-                (until_ms - now.wall_ms).div_ceil(1000)
-            )),
+            Signing::Quarantined { wall_ms, mono_ms } => {
+                let wall = wall_ms.saturating_sub(now.wall_ms);
+                let left_ms = wall.max(mono_ms.saturating_sub(now.mono_ms));
+                (left_ms > 0).then(|| {
+                    format!(
+                        "the journal of this node was lost or is old: nothing is signed for another {} s",
+                        left_ms.div_ceil(1000)
+                    )
+                })
+            }
             Signing::Stopped(why) => Some(why.clone()),
         }
     }
@@ -369,7 +378,7 @@ impl Engine {
     fn ask(&mut self, now: Now, pending: Pending) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket {
-            generation: self.durable.generation + 1,
+            generation: self.durable.generation.saturating_add(1),
             number: self.tickets,
         };
         self.pending.insert(ticket, pending);

@@ -86,19 +86,18 @@ impl Engine {
             self.stop_for_rollback(format!(
                 "the board knows boot generation {on_board} of this node, which started as {acknowledged} before"
             ));
-        } else if on_board > self.durable.generation {
-            let until_ms = now.wall_ms + self.board.rules().vote_lifetime_ms();
-            self.signing = Signing::Quarantined(until_ms);
-            self.alert(Alert::Quarantine { until_ms });
-            self.wake_at(
-                Timer::Quarantine,
-                now.mono_ms + self.board.rules().vote_lifetime_ms(),
-            );
+        } else if on_board > self.durable.generation && self.signing == Signing::Open {
+            // One more: two choices exactly a lifetime apart would still be a lie.
+            let wait = self.board.rules().vote_lifetime_ms() + 1;
+            let (wall_ms, mono_ms) = (now.wall_ms + wait, now.mono_ms + wait);
+            self.signing = Signing::Quarantined { wall_ms, mono_ms };
+            self.alert(Alert::Quarantine { until_ms: wall_ms });
+            self.wake_at(Timer::Quarantine, mono_ms);
         }
-        self.generation = on_board.max(self.durable.generation) + 1;
+        self.generation = on_board.max(self.durable.generation).saturating_add(1);
         // The journal keeps its old generation while in quarantine: a node that
         // stops meanwhile starts the whole wait again.
-        if !matches!(self.signing, Signing::Quarantined(_)) {
+        if !matches!(self.signing, Signing::Quarantined { .. }) {
             self.persist(Record::Generation {
                 generation: self.generation,
                 acknowledged: self.durable.acknowledged,
@@ -152,7 +151,7 @@ impl Engine {
             self.phase = Phase::InService;
             self.unset(Timer::Start);
             self.durable.acknowledged = generation;
-            if !matches!(self.signing, Signing::Quarantined(_)) {
+            if !matches!(self.signing, Signing::Quarantined { .. }) {
                 self.persist(Record::Generation {
                     generation,
                     acknowledged: generation,
@@ -170,11 +169,15 @@ impl Engine {
     }
 
     pub(super) fn end_quarantine(&mut self, now: Now) {
-        let Signing::Quarantined(until_ms) = self.signing else {
+        let Signing::Quarantined { wall_ms, mono_ms } = self.signing else {
             return;
         };
-        if now.wall_ms < until_ms {
-            self.wake_at(Timer::Quarantine, now.mono_ms + (until_ms - now.wall_ms));
+        let wall = wall_ms.saturating_sub(now.wall_ms);
+        let left_ms = wall.max(mono_ms.saturating_sub(now.mono_ms));
+        if left_ms > 0 {
+            // The wall clock may be put right before that.
+            let nap = left_ms.min(super::LONGEST_NAP_MS);
+            self.wake_at(Timer::Quarantine, now.mono_ms + nap);
             return;
         }
         self.signing = Signing::Open;
