@@ -187,6 +187,18 @@ async fn a_node_killed_in_the_middle_of_a_ballot_comes_back_and_agrees() {
     let submission = ballot.submission.expect("a submission");
     assert_eq!(submission.reservation.expect("a reservation").nonce, 1);
 
+    // Nobody starts it a second time, nor changes its files meanwhile.
+    let config = dev.node(1)["config"].as_str().expect("a path").to_owned();
+    let before = std::fs::read(&config).expect("a file");
+    let second = ["dev", "--data-dir", "cluster", "--base-port", "0"];
+    let refused = home.run(&second).expect(1);
+    assert!(
+        refused.stderr.contains("running already"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(std::fs::read(&config).expect("a file"), before);
+
     prove(&home, &cluster_id);
     ask_by_grpc(&dev, &cluster_id).await;
 

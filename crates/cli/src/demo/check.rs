@@ -7,10 +7,7 @@ use quorate_wire::v1::{Ballot, BallotState, Standing, ViolationType};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::output::{Out, Tone, path_text, standing_word, state_word};
-
-/// How wide a table is where no terminal says it.
-const WIDTH: u16 = 100;
+use crate::output::{Out, Tone, USUAL_WIDTH, path_text, standing_word, state_word};
 
 /// One scenario's outcome.
 #[derive(Debug)]
@@ -162,7 +159,7 @@ impl Report {
         out.line(out.bold(format!("{}. {}", self.number, self.title)));
         let mut table = out.table(&[]);
         if !table.is_tty() {
-            table.set_width(WIDTH);
+            table.set_width(USUAL_WIDTH);
         }
         let mut fact = |name: &str, text: &str| {
             table.add_row([

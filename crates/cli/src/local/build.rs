@@ -1,6 +1,7 @@
 //! Makes a local cluster's files (keys, certificates, genesis, configurations), or
 //! takes up those that are there.
 
+use std::fs::{File, TryLockError};
 use std::net::TcpListener;
 use std::path::PathBuf;
 
@@ -51,7 +52,7 @@ impl Plan {
 }
 
 /// A local cluster's files.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Built {
     /// Where they are.
     pub(crate) layout: Layout,
@@ -61,6 +62,8 @@ pub(crate) struct Built {
     pub(crate) nodes: Vec<(NodeId, u16)>,
     /// They were there already.
     pub(crate) continued: bool,
+    /// Nobody else runs this cluster meanwhile.
+    _lock: File,
 }
 
 /// Makes the files, or takes up those that are there.
@@ -69,6 +72,7 @@ pub(crate) struct Built {
 /// When a file or port cannot be had, or the cluster that is there is another one.
 pub(crate) fn build(plan: &Plan) -> Outcome<Built> {
     let layout = Layout::new(plan.dir.clone());
+    let lock = lock(&layout)?;
     let genesis = layout.genesis();
     let continued = genesis.exists();
     let rules = if continued {
@@ -90,7 +94,26 @@ pub(crate) fn build(plan: &Plan) -> Outcome<Built> {
         rules,
         nodes,
         continued,
+        _lock: lock,
     })
+}
+
+/// Before anything is written: the files of a running cluster must stay as they are.
+fn lock(layout: &Layout) -> Outcome<File> {
+    let (root, path) = (layout.root(), layout.lock());
+    file::create_private_dir(root).map_err(Failure::failed)?;
+    let cannot =
+        |e: &dyn std::fmt::Display| Failure::failed(format!("cannot lock {}: {e}", path.display()));
+    let lock = File::create(&path).map_err(|e| cannot(&e))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Failure::failed(format!(
+            "the cluster in {} is running already",
+            root.display()
+        ))
+        .hint("stop that one first, or start another with --data-dir DIR --base-port 9101")),
+        Err(TryLockError::Error(e)) => Err(cannot(&e)),
+    }
 }
 
 /// A cluster cannot change its rules by a flag.
@@ -140,7 +163,6 @@ fn create(plan: &Plan, layout: &Layout) -> Outcome<Rules> {
         .hint("if an earlier start was cut short, delete the directory and start again")
     };
     let name = "dev".to_owned();
-    file::create_private_dir(layout.root()).map_err(|e| cannot(&e))?;
     file::create_private_dir(&layout.shared()).map_err(|e| cannot(&e))?;
     let init = InitCa {
         dir: layout.ca_dir(),

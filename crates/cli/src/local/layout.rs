@@ -30,6 +30,11 @@ impl Layout {
         self.root.join("genesis.rules")
     }
 
+    /// Locked by the process that runs the cluster.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
     /// The cluster CA.
     pub(crate) fn ca_dir(&self) -> PathBuf {
         self.root.join("ca")

@@ -21,6 +21,12 @@ pub(crate) use words::{
 
 use crate::failure::Failure;
 
+/// How wide a table is where no terminal says it.
+pub(crate) const USUAL_WIDTH: u16 = 100;
+
+/// A terminal that says it is narrower than this does not know.
+const NARROW: u16 = 40;
+
 /// Where and how a command prints.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Out {
@@ -149,6 +155,9 @@ impl Out {
             table.enforce_styling();
         } else if !self.terminal {
             table.force_no_tty();
+        }
+        if table.width().is_some_and(|width| width < NARROW) {
+            table.set_width(USUAL_WIDTH);
         }
         table
     }
