@@ -1,10 +1,11 @@
-//! Keys that are slow or away, and proofs that a liar wants kept from the board.
+//! Keys and journals that are slow or away, and what a liar wants kept from the board
+//! or asked of it for ever.
 
 mod world;
 
 use quorate_consensus::statement::AbortBody;
 use quorate_consensus::wire::{self, AbortReason, BallotState, frame};
-use quorate_engine::Wait;
+use quorate_engine::{Reject, Wait};
 use quorate_testkit::{Cluster, Options, number, tx};
 use world::World;
 
@@ -88,4 +89,63 @@ fn a_key_that_was_away_signs_the_verdict_later() {
     assert_eq!(world.failing_signatures, 0);
     let took = world.wall() - world.board.ballot(&id).unwrap().since_ms;
     assert!(took < 5_000, "{took} ms");
+}
+
+fn four() -> World {
+    let options = Options::default().times(20_000, 100, 1_000);
+    World::new(Cluster::with(4, 3, options))
+}
+
+/// A ballot that one vote opened, 200 ms before it expires, and node 0 just started
+/// with a journal that takes half a second to answer.
+fn about_to_expire(world: &mut World) -> quorate_consensus::TxId {
+    let id = tx("tx_001");
+    world.submit(1, &id, number(1), Wait::Recorded);
+    world.run(21_800);
+    world.restart(0);
+    world.lookup_ms = 500;
+    world.run(100);
+    assert!(world.engine(0).is_in_service());
+    assert!(world.state(&id).is_some());
+    id
+}
+
+#[test]
+fn who_waits_for_the_journal_is_answered_although_the_ballot_expires() {
+    let mut world = four();
+    let id = about_to_expire(&mut world);
+    let request = world.submit(0, &id, number(42), Wait::Recorded);
+    world.run(350);
+    assert_eq!(world.state(&id), None);
+    world.run(2_000);
+    assert!(world.answer(request).is_ok(), "{:?}", world.answer(request));
+}
+
+#[test]
+fn an_older_answer_of_the_journal_does_not_forget_the_guard() {
+    let mut world = four();
+    let id = about_to_expire(&mut world);
+    world.until(|w| w.state(&id).is_none());
+    world.run(20);
+    world.board_away = true;
+    world.submit(0, &id, number(42), Wait::Recorded);
+    world.run(30_000);
+    let other = world.submit(0, &id, number(43), Wait::Recorded);
+    world.run(1_000);
+    let answer = world.answer(other);
+    assert!(
+        matches!(answer, Err(Reject::SecondChoice { .. })),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn what_the_board_refuses_is_not_proposed_for_ever() {
+    let mut world = five();
+    let stream = world.tap_as_member(0, 4);
+    let now = world.wall();
+    let vote = world.cluster.vote(4, &tx("rules:9:1"), number(1), now);
+    world.say_votes(0, stream, vec![vote]);
+    world.run(15_000);
+    assert_eq!(world.refusals.len(), 1, "{:?}", world.refusals);
 }

@@ -6,7 +6,7 @@ use quorate_consensus::statement::{self, KeyRole, Vote, VoteBody};
 use quorate_consensus::wire::{self, BallotState, VoteRecorded};
 use quorate_consensus::{Choice, Domain, NodeId, TxId};
 
-use super::local::{Journal, Local};
+use super::local::{Held, Journal, Local};
 use super::{Engine, Pending, Signing, Timer, Waiting};
 use crate::api::{
     Answer, Effect, Handed, Now, ProposeError, Proposed, Record, Reject, RequestId, Submit, Wait,
@@ -23,16 +23,12 @@ impl Engine {
             .locals
             .get(tx_id)
             .is_some_and(|local| local.journal != Journal::NotAsked);
-        if !asked {
-            let ticket = self.ask(now, Pending::Lookup(tx_id.clone()));
-            self.out.push(Effect::Lookup {
-                ticket,
-                tx_id: tx_id.clone(),
-            });
-        }
+        let ticket = (!asked).then(|| self.ask(now, Pending::Lookup(tx_id.clone())));
         let local = self.locals.entry(tx_id.clone()).or_default();
-        if !asked {
-            local.journal = Journal::Asked;
+        if let Some(ticket) = ticket {
+            let tx_id = tx_id.clone();
+            self.out.push(Effect::Lookup { ticket, tx_id });
+            local.journal = Journal::Asked(ticket);
         }
         local
     }
@@ -84,15 +80,17 @@ impl Engine {
         if !repeated {
             self.may_start(now, &tx_id, vote.as_ref())?;
         }
-        if self.local(now, &tx_id).journal != Journal::Known {
-            self.local(now, &tx_id).parked.push((request, submit));
-            return Ok(());
-        }
         let waiting = Waiting {
             tx_id: tx_id.clone(),
             wait: submit.wait,
             repeated,
         };
+        let local = self.local(now, &tx_id);
+        if local.journal != Journal::Known {
+            local.parked.insert(request, submit);
+            self.requests.insert(request, waiting);
+            return Ok(());
+        }
         let recorded = self.own_recorded(&tx_id).is_some();
         if !recorded && let Some(ban) = self.own_ban() {
             return Err(ban);
@@ -373,9 +371,9 @@ impl Engine {
     pub(super) fn vote_recorded(&mut self, now: Now, tx_id: &TxId, recorded: &VoteRecorded) {
         let Some(signed) = &recorded.vote else { return };
         if let Some(local) = self.locals.get_mut(tx_id) {
-            let before = local.held.len();
-            local.held.retain(|held| held.vote.signed != *signed);
-            self.held_votes -= before - local.held.len();
+            let recorded = |held: &mut Held| held.vote.signed == *signed;
+            let gone: Vec<_> = local.held.extract_if(.., recorded).collect();
+            self.let_go(gone.iter());
         }
         if recorded.node_id != self.config.node_id.as_str() || !self.is_live() {
             return;
@@ -472,7 +470,9 @@ impl Engine {
             tx_id: tx_id.clone(),
         };
         self.reject_waiters(tx_id, &reject);
-        if self.is_live() {
+        // Who asks only now waits for the journal's answer, which goes on.
+        let parked = self.locals.get(tx_id).is_some_and(|l| !l.parked.is_empty());
+        if self.is_live() && !parked {
             self.drop_local(tx_id);
         }
     }
@@ -481,12 +481,9 @@ impl Engine {
         if let Some(waiting) = self.requests.remove(&request) {
             if let Some(local) = self.locals.get_mut(&waiting.tx_id) {
                 local.waiters.remove(&request);
+                local.parked.remove(&request);
             }
             self.touch(&waiting.tx_id);
-            return;
-        }
-        for local in self.locals.values_mut() {
-            local.parked.retain(|(parked, _)| *parked != request);
         }
     }
 

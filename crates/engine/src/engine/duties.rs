@@ -15,6 +15,7 @@ use quorate_consensus::wire::{
 };
 use quorate_consensus::{NodeId, TxId};
 
+use super::local::Held;
 use super::{Engine, Pending, Signing, Timer};
 use crate::api::{Now, ProposeError, Proposed, Ticket};
 
@@ -79,32 +80,35 @@ impl Engine {
 
     /// Records votes that somebody else should have recorded.
     fn record_held(&mut self, now: Now, tx_id: &TxId) -> Option<u64> {
-        let held = self.locals.get(tx_id)?.held.clone();
-        if held.is_empty() || self.locals.get(tx_id)?.journal != super::local::Journal::Known {
+        let local = self.locals.get_mut(tx_id)?;
+        if local.held.is_empty() || local.journal != super::local::Journal::Known {
             return None;
         }
         let mut wake = None;
-        let mut keep = Vec::with_capacity(held.len());
-        let before = held.len();
-        for mut held in held {
+        let mut keep = Vec::with_capacity(local.held.len());
+        for mut held in std::mem::take(&mut local.held) {
             if !self.wants(now, &held.vote) {
-                self.duplicates
-                    .remember(now.mono_ms, super::verdicts::digest_of(&held.vote.signed));
+                let digest = super::verdicts::digest_of(&held.vote.signed);
+                if !self.is_from_future(now, &held.vote) {
+                    self.duplicates.remember(now.mono_ms, digest);
+                }
+                self.let_go([&held]);
                 continue;
             }
             if held.record_mono <= now.mono_ms {
+                let digest = super::verdicts::digest_of(&held.vote.signed);
                 held.record_mono = now.mono_ms + self.retry_ms();
                 let own = self.is_own(&held.vote.node_id);
                 let op = wire::RecordVoteOp {
                     vote: Some(held.vote.signed.clone()),
                     only_first: own,
                 };
-                self.propose(now, Pending::ProposeDuty(None), Op::RecordVote(op));
+                let pending = Pending::ProposeHeld(tx_id.clone(), digest);
+                self.propose(now, pending, Op::RecordVote(op));
             }
             wake = earlier(wake, Some(held.record_mono));
             keep.push(held);
         }
-        self.held_votes -= before - keep.len();
         if let Some(local) = self.locals.get_mut(tx_id) {
             local.held = keep;
         }
@@ -334,6 +338,19 @@ impl Engine {
         }
         match pending {
             Pending::ProposeOwnVote(tx_id) => self.own_vote_proposed(&tx_id, result),
+            Pending::ProposeHeld(tx_id, digest) => {
+                // What the board refuses it would refuse again and again; a peer
+                // that still has it may bring it back.
+                if let Err(ProposeError::Refused(_)) = result
+                    && let Some(local) = self.locals.get_mut(&tx_id)
+                {
+                    let refused =
+                        |held: &mut Held| super::verdicts::digest_of(&held.vote.signed) == digest;
+                    let gone: Vec<_> = local.held.extract_if(.., refused).collect();
+                    self.let_go(gone.iter());
+                    self.touch(&tx_id);
+                }
+            }
             Pending::ProposeDuty(Some((tx_id, duty @ Duty::Reserve))) => {
                 // Another ballot took the nonce: ask again soon, for the next one,
                 // and the later the more ballots there are that ask.

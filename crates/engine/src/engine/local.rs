@@ -14,7 +14,8 @@ use crate::api::{RequestId, Submit, Ticket};
 pub(super) enum Journal {
     #[default]
     NotAsked,
-    Asked,
+    /// By this question; the answer to an earlier one may be older than the guard.
+    Asked(Ticket),
     Known,
 }
 
@@ -54,7 +55,7 @@ pub(super) struct Local {
     pub(super) own_verdict: Option<(Domain, wire::SignedStatement)>,
     pub(super) own_observation: Option<OwnObservation>,
     /// Requests that wait for the journal.
-    pub(super) parked: Vec<(RequestId, Submit)>,
+    pub(super) parked: BTreeMap<RequestId, Submit>,
     pub(super) waiters: BTreeSet<RequestId>,
     pub(super) held: Vec<Held>,
     pub(super) decisions: BTreeMap<NodeId, Decision>,
@@ -87,6 +88,6 @@ impl Local {
             && self.own_vote.is_none()
             && !self.signing_vote
             && !self.signing_verdict
-            && self.journal != Journal::Asked
+            && !matches!(self.journal, Journal::Asked(_))
     }
 }

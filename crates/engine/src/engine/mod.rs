@@ -78,6 +78,8 @@ enum Pending {
     SignHello(StreamId, Vec<u8>),
     ProposeDuty(Option<(TxId, duties::Duty)>),
     ProposeOwnVote(TxId),
+    /// A held vote, by the digest of its statement and signature.
+    ProposeHeld(TxId, [u8; 32]),
     ProposeBoot,
     Lookup(TxId),
     FirstHead,
@@ -146,7 +148,8 @@ pub struct Engine {
     member_duties: BTreeMap<duties::Duty, u64>,
     locals: BTreeMap<TxId, Local>,
     afterwards: VecDeque<TxId>,
-    held_votes: usize,
+    /// How many votes of each trustee are held.
+    held_votes: BTreeMap<NodeId, usize>,
     duplicates: Duplicates,
     requests: BTreeMap<RequestId, Waiting>,
     touched: BTreeSet<TxId>,
@@ -183,7 +186,7 @@ impl Engine {
             member_duties: BTreeMap::new(),
             locals: BTreeMap::new(),
             afterwards: VecDeque::new(),
-            held_votes: 0,
+            held_votes: BTreeMap::new(),
             duplicates: Duplicates::default(),
             requests: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -518,7 +521,7 @@ impl Engine {
 
     fn drop_local(&mut self, tx_id: &TxId) {
         if let Some(local) = self.locals.remove(tx_id) {
-            self.held_votes -= local.held.len();
+            self.let_go(local.held.iter());
         }
         self.unset(Timer::Transaction(tx_id.clone()));
     }

@@ -31,7 +31,8 @@ use crate::api::{Effect, Now, StreamId};
 /// frame's bytes (1 MiB) is far above.
 const MOST_IN_A_FRAME: usize = 256;
 
-/// The most votes that are held although the board does not show them.
+/// The most votes that are held although the board does not show them. Each trustee
+/// has an equal share, so that a liar fills its own and nobody else's.
 const MOST_HELD: usize = 65_536;
 
 /// How far a stream has come.
@@ -344,10 +345,28 @@ impl Engine {
         }
         if self.wants(now, &vote) {
             self.hold(now, vote);
-        } else {
+        } else if !self.is_from_future(now, &vote) {
             self.duplicates.remember(now.mono_ms, digest);
         }
         Ok(())
+    }
+
+    /// Signed further ahead of this node's clock than the skew: not now, but perhaps
+    /// when it comes again.
+    pub(super) fn is_from_future(&self, now: Now, vote: &Vote) -> bool {
+        vote.body.time_ms > now.wall_ms + self.board.rules().clock_skew_ms()
+    }
+
+    /// Counts votes that are held no more.
+    pub(super) fn let_go<'a>(&mut self, gone: impl IntoIterator<Item = &'a Held>) {
+        for held in gone {
+            if let Some(count) = self.held_votes.get_mut(&held.vote.node_id) {
+                *count -= 1;
+                if *count == 0 {
+                    self.held_votes.remove(&held.vote.node_id);
+                }
+            }
+        }
     }
 
     /// Whether the board may still need this vote from this node.
@@ -356,7 +375,7 @@ impl Engine {
         let body = &vote.body;
         if self.board.is_banned(&vote.node_id)
             || self.board.collected(&body.tx_id).is_some()
-            || body.time_ms > now.wall_ms + rules.clock_skew_ms()
+            || self.is_from_future(now, vote)
             || now.wall_ms > body.time_ms.saturating_add(rules.vote_lifetime_ms())
         {
             return false;
@@ -391,7 +410,9 @@ impl Engine {
             .get(&tx_id)
             .is_some_and(|local| local.held.iter().any(|h| h.vote.signed == vote.signed));
         // Two choices of one trustee are all that evidence needs.
-        if known || held_by_trustee >= 2 || self.held_votes >= MOST_HELD {
+        let of_trustee = self.held_votes.get(&vote.node_id).copied();
+        let share = MOST_HELD / self.board.rules().total();
+        if known || held_by_trustee >= 2 || of_trustee.unwrap_or(0) >= share {
             return;
         }
         let step = self.stagger_ms();
@@ -413,7 +434,7 @@ impl Engine {
                 ..wire::Batch::default()
             });
         }
-        self.held_votes += 1;
+        *self.held_votes.entry(vote.node_id.clone()).or_default() += 1;
         let local = self.local(now, &tx_id);
         local.held.push(Held { vote, record_mono });
         self.touch(&tx_id);

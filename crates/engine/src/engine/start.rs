@@ -223,16 +223,22 @@ impl Engine {
         let Some(local) = self.locals.get_mut(&tx_id) else {
             return;
         };
+        if local.journal != Journal::Asked(ticket) {
+            return;
+        }
         local.journal = Journal::Known;
         local.guard = entry.guard;
         local.verdict = entry.verdict;
         local.end_persisted = entry.ended.is_some();
         let parked = std::mem::take(&mut local.parked);
+        for request in parked.keys() {
+            self.requests.remove(request);
+        }
         if let Some(state) = entry.ended
             && self.board.ballot(&tx_id).is_none()
         {
             // Finished and forgotten by the board: it never starts again.
-            for (request, _) in parked {
+            for request in parked.into_keys() {
                 self.reject_closed(request, &tx_id, state);
             }
             self.drop_local(&tx_id);

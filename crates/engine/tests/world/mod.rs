@@ -120,6 +120,8 @@ pub(crate) struct World {
     pub(crate) board_away: bool,
     /// How long a signature takes, in milliseconds, and how many fail from now on.
     pub(crate) sign_ms: u64,
+    /// How long the journal takes to answer, in milliseconds.
+    pub(crate) lookup_ms: u64,
     pub(crate) failing_signatures: u32,
     /// Which signatures of which domain were made by whom, by transaction-less bytes.
     pub(crate) signed: Vec<(usize, Domain, Vec<u8>)>,
@@ -177,6 +179,7 @@ impl World {
             refusals: Vec::new(),
             board_away: false,
             sign_ms: HOP_MS,
+            lookup_ms: HOP_MS,
             failing_signatures: 0,
             signed: Vec::new(),
             mono: 0,
@@ -529,7 +532,7 @@ impl World {
             Effect::Lookup { ticket, tx_id } => {
                 let entry = self.nodes[i].journal.entries.get(&tx_id).cloned();
                 let entry = entry.unwrap_or_default();
-                self.post(HOP_MS, i, Event::Found { ticket, entry });
+                self.post(self.lookup_ms, i, Event::Found { ticket, entry });
             }
             Effect::Sign {
                 ticket,
