@@ -4,9 +4,9 @@
 mod world;
 
 use quorate_consensus::statement::AbortBody;
-use quorate_consensus::wire::{self, AbortReason, BallotState, frame};
+use quorate_consensus::wire::{self, AbortReason, AccusationKind, BallotState, frame};
 use quorate_engine::{Reject, Wait};
-use quorate_testkit::{Cluster, Options, number, tx};
+use quorate_testkit::{Cluster, FakeVerifier, Options, number, ops, tx};
 use world::World;
 
 fn five() -> World {
@@ -148,4 +148,91 @@ fn what_the_board_refuses_is_not_proposed_for_ever() {
     world.say_votes(0, stream, vec![vote]);
     world.run(15_000);
     assert_eq!(world.refusals.len(), 1, "{:?}", world.refusals);
+}
+
+#[test]
+fn an_undone_submission_is_told_to_whoever_was_cut_off() {
+    let mut world = four();
+    let id = tx("tx_001");
+    for i in 0..3 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.run(1_000);
+    // Nobody watches from memory: all were started anew.
+    for i in 0..4 {
+        world.restart(i);
+    }
+    world.run(1_000);
+    for (i, j) in [(0, 2), (0, 3), (1, 2), (1, 3)] {
+        world.cut(i, j);
+    }
+    let nonce = *world.chain.included.keys().next().unwrap();
+    let undone = world.chain.included.remove(&nonce).unwrap();
+    world.run(15_000);
+    assert_eq!(world.state(&id), Some(BallotState::Confirmed));
+    world.heal();
+    let passed = |w: &World| w.board.ballot(&id).unwrap().path.len();
+    let before = passed(&world);
+    world.until(|w| passed(w) > before);
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    assert_eq!(world.chain.included[&nonce].payload, undone.payload);
+}
+
+#[test]
+fn an_accusation_by_a_banned_member_is_not_proposed_for_ever() {
+    let mut world = five();
+    let stream = world.tap_as_member(0, 3);
+    let now = world.wall();
+    let accusations: Vec<_> = (0..4)
+        .map(|i| {
+            world
+                .cluster
+                .accusation(i, 4, AccusationKind::Malformed, now)
+        })
+        .collect();
+    let banned = world.cluster.node_id(4);
+    world
+        .write(&ops::ban_accused(&banned, accusations))
+        .unwrap();
+    world.run(50);
+    let accusation = world
+        .cluster
+        .accusation(4, 1, AccusationKind::Malformed, now);
+    let batch = wire::Batch {
+        accusations: vec![accusation],
+        ..wire::Batch::default()
+    };
+    world.say(0, stream, frame::Body::Batch(batch));
+    world.run(10_000);
+    assert!(world.refusals.is_empty(), "{:?}", world.refusals);
+    let accused = world.board.member(&world.cluster.node_id(1)).unwrap();
+    assert!(accused.accusations.is_empty());
+}
+
+#[test]
+fn a_store_put_back_under_a_running_node_sends_nothing() {
+    let mut world = four();
+    world.chain.refuse = true;
+    let id = tx("tx_001");
+    for i in 0..3 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| w.board.ballot(&id).is_some_and(|b| b.certificate.is_some()));
+    // The tries are used up, and the next one comes in a while.
+    world.run(3_000);
+    world.board = quorate_consensus::board::Board::new(world.cluster.rules().clone());
+    world.log.truncate(4);
+    for entry in world.log.clone() {
+        world.board.replay(&entry, &FakeVerifier).unwrap();
+    }
+    world.chain.refuse = false;
+    world.run(30_000);
+    assert!(world.chain.included.is_empty());
+    let why = (0..4).filter_map(|i| world.engine(i).signing_stopped(world.now(i)));
+    let why: Vec<_> = why.collect();
+    assert!(
+        why.iter().any(|why| why.contains("STORE_ROLLBACK")),
+        "{why:?}"
+    );
 }

@@ -44,6 +44,22 @@ impl Board {
         }
     }
 
+    /// Whether a verified accusation of one member by another would still count: the
+    /// accused is not banned, the accuser is not and has not accused it before, and
+    /// this statement was not pardoned.
+    pub fn wants_accusation(
+        &self,
+        accused: &NodeId,
+        by: &NodeId,
+        accusation: &SignedStatement,
+    ) -> bool {
+        let member = self.members.get(accused);
+        let open = member.is_some_and(|m| m.ban.is_none() && !m.accusations.contains_key(by));
+        open && by != accused
+            && !self.is_banned(by)
+            && !self.pardoned.contains(&digest_of(accusation))
+    }
+
     pub(super) fn ban(&mut self, op: &BanOp, step: &mut Step<'_>) -> Result<Effect, Refusal> {
         let node_id = node_id(&op.node_id)?;
         let Some((proof, kind)) = op.proof.as_ref().and_then(|p| Some((p, p.kind.as_ref()?)))

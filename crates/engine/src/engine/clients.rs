@@ -137,11 +137,11 @@ impl Engine {
 
     /// What this trustee has already chosen, as far as it is in memory.
     fn first_choice(&self, tx_id: &TxId) -> Option<Choice> {
+        // What the board has was signed first, whatever a guard says that was written
+        // before this node knew of it.
+        let recorded = self.own_recorded(tx_id).map(|vote| &vote.body.choice);
         let guard = self.locals.get(tx_id).and_then(|l| l.guard.as_ref());
-        guard.map(|(choice, _)| choice.clone()).or_else(|| {
-            self.own_recorded(tx_id)
-                .map(|vote| vote.body.choice.clone())
-        })
+        recorded.or(guard.map(|(choice, _)| choice)).cloned()
     }
 
     /// This trustee's vote on the board.

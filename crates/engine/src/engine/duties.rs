@@ -69,7 +69,10 @@ impl Engine {
             wake = earlier(wake, self.walk_submission(now, tx_id));
         }
         wake = earlier(wake, self.resend_own(now, tx_id));
-        wake = earlier(wake, self.watch_chain(now, tx_id));
+        // On a store that is not to be believed, what is reserved is not known.
+        if !matches!(self.signing, Signing::Stopped(_)) {
+            wake = earlier(wake, self.watch_chain(now, tx_id));
+        }
         self.nap(now, tx_id, wake);
         self.retire(tx_id);
     }
@@ -291,10 +294,11 @@ impl Engine {
     /// Says again what this node has said about a ballot until it is proven.
     fn resend_own(&mut self, now: Now, tx_id: &TxId) -> Option<u64> {
         let ballot = self.board.ballot(tx_id)?;
+        let undone = self.locals.get(tx_id)?.says_undone(ballot);
         let open_question = match ballot.state {
             BallotState::Collecting | BallotState::ThresholdReached => false,
             BallotState::Submitted => true,
-            BallotState::Confirmed | BallotState::Failed => ballot.certificate.is_none(),
+            BallotState::Confirmed | BallotState::Failed => ballot.certificate.is_none() || undone,
             _ => ballot.aborts.is_empty(),
         };
         let local = self.locals.get_mut(tx_id)?;
@@ -393,10 +397,14 @@ impl Engine {
             }
         }
         for (accused, own) in &self.accusations {
+            let own_id = &self.config.node_id;
             let on_board = self.board.member(accused).is_none_or(|member| {
-                member.ban.is_some() || member.accusations.contains_key(&self.config.node_id)
+                member.ban.is_some() || member.accusations.contains_key(own_id)
             });
-            if !on_board && let Some(signed) = own.signed.clone() {
+            if !on_board
+                && !self.board.is_banned(own_id)
+                && let Some(signed) = own.signed.clone()
+            {
                 let duty = Duty::Accuse(
                     accused.clone(),
                     self.config.node_id.clone(),
@@ -406,17 +414,14 @@ impl Engine {
                 due.insert(duty, (0, Op::Accuse(wire::AccuseOp { accusation })));
             }
         }
+        self.heard_accusations
+            .retain(|(accused, by, _), signed| self.board.wants_accusation(accused, by, signed));
         for ((accused, by, kind), signed) in &self.heard_accusations {
             let duty = Duty::Accuse(accused.clone(), by.clone(), *kind);
             let rank = self.rank(by.as_str()) + 1;
             let accusation = Some(signed.clone());
             due.insert(duty, (rank, Op::Accuse(wire::AccuseOp { accusation })));
         }
-        self.heard_accusations.retain(|(accused, by, _), _| {
-            self.board
-                .member(accused)
-                .is_some_and(|member| member.ban.is_none() && !member.accusations.contains_key(by))
-        });
         let stagger = self.stagger_ms();
         let retry = self.retry_ms();
         self.member_duties.retain(|duty, _| due.contains_key(duty));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use quorate_consensus::ballot::Ballot;
 use quorate_consensus::statement::{Abort, Decision, Observation, ObservationBody, Vote};
 use quorate_consensus::{Choice, Domain, NodeId, wire};
 
@@ -80,6 +81,14 @@ pub(super) struct Local {
 }
 
 impl Local {
+    /// This node has said that what was concluded is no longer on the chain, and the
+    /// board has not heard it from t.
+    pub(super) fn says_undone(&self, ballot: &Ballot) -> bool {
+        self.own_observation.as_ref().is_some_and(|own| {
+            own.body.outcome == wire::ChainOutcome::Undone && own.body.round == ballot.round
+        })
+    }
+
     /// Nobody waits for anything here, and nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.held.is_empty()

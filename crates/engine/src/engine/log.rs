@@ -114,6 +114,8 @@ impl Engine {
                 if let Ok(node_id) = NodeId::new(&unbanned.node_id) {
                     self.refused.remove(&node_id);
                     self.accusations.remove(&node_id);
+                    // What it said against the others is dissent again.
+                    self.touch_open_ballots();
                     self.out.push(Effect::Admit {
                         node_id,
                         welcome: true,
@@ -196,7 +198,7 @@ impl Engine {
     }
 
     fn touch_open_ballots(&mut self) {
-        // A ban changes who may still vote, so every open ballot is looked at again.
+        // A ban, or its end, changes who may still vote and who dissents, so every open ballot is looked at again.
         if self.is_live() {
             let open: Vec<_> = self
                 .locals

@@ -83,7 +83,8 @@ enum Pending {
     ProposeBoot,
     Lookup(TxId),
     FirstHead,
-    SubmissionHead(TxId),
+    /// With the revision that the mirror had reached when it was asked.
+    SubmissionHead(TxId, u64),
     ObserverLook(TxId),
     Submission(TxId),
 }
@@ -514,7 +515,12 @@ impl Engine {
             if self.afterwards.len() > WATCHED_AFTERWARDS
                 && let Some(oldest) = self.afterwards.pop_front()
             {
-                self.drop_local(&oldest);
+                let rests = self.board.ballot(&oldest).is_none_or(|b| is_final(b.state));
+                match self.locals.get_mut(&oldest) {
+                    // Undone meanwhile: it comes back here when it is concluded again.
+                    Some(local) if !rests || !local.is_idle() => local.afterwards = false,
+                    _ => self.drop_local(&oldest),
+                }
             }
         }
     }

@@ -552,10 +552,12 @@ impl Engine {
     fn resend_everything(&mut self, id: StreamId) {
         let mut batch = wire::Batch::default();
         let mut batches = Vec::new();
-        let unfinished = self.locals.iter().filter(|(tx_id, _)| {
+        let unfinished = self.locals.iter().filter(|(tx_id, local)| {
             let ballot = self.board.ballot(tx_id);
             ballot.is_none_or(|b| {
-                !is_final(b.state) || (b.certificate.is_none() && b.aborts.is_empty())
+                !is_final(b.state)
+                    || (b.certificate.is_none() && b.aborts.is_empty())
+                    || local.says_undone(b)
             })
         });
         let mut count = 0;

@@ -8,11 +8,12 @@
 //! | board's generation > journal's | journal lost or restored | quarantine: signs nothing for vote timeout + 2 × skew, then adopts |
 //! | else | a plain restart | no wait |
 
+use quorate_consensus::ballot::{Ballot, is_final};
 use quorate_consensus::statement::BootBody;
 use quorate_consensus::wire;
 
 use super::local::Journal;
-use super::{Engine, Pending, Signing, Timer};
+use super::{Engine, Pending, Signing, Timer, WATCHED_AFTERWARDS};
 use crate::api::{Alert, Effect, JournalEntry, Now, Record, Ticket};
 
 /// How long an unanswered start-up question is waited for, in milliseconds.
@@ -62,8 +63,8 @@ impl Engine {
                 self.unset(Timer::Start);
                 self.caught_up(now);
             }
-            (Some((Pending::SubmissionHead(tx_id), _)), result) => {
-                self.submission_head(now, &tx_id, result);
+            (Some((Pending::SubmissionHead(tx_id, seen), _)), result) => {
+                self.submission_head(now, &tx_id, seen, result);
             }
             _ => {}
         }
@@ -107,16 +108,21 @@ impl Engine {
         self.put_boot(now);
         self.welcome_members();
         self.wake_by(Timer::Members, now.mono_ms);
-        let unfinished: Vec<_> = self
-            .board
-            .ballots()
-            .filter(|ballot| {
+        let (finished, unfinished): (Vec<&Ballot>, Vec<&Ballot>) =
+            self.board.ballots().partition(|ballot| {
                 let proven = ballot.certificate.is_some() || !ballot.aborts.is_empty();
-                !(quorate_consensus::ballot::is_final(ballot.state) && proven && ballot.roll_called)
-            })
-            .map(|ballot| ballot.tx_id.clone())
+                is_final(ballot.state) && proven && ballot.roll_called
+            });
+        // The latest of those that were concluded are watched for a reorganisation.
+        let mut watched: Vec<_> = finished
+            .into_iter()
+            .filter(|ballot| ballot.reservation.is_some())
             .collect();
-        for tx_id in unfinished {
+        watched.sort_by_key(|ballot| ballot.revision);
+        let from = watched.len().saturating_sub(WATCHED_AFTERWARDS);
+        let news = watched[from..].iter().chain(&unfinished);
+        let news: Vec<_> = news.map(|ballot| ballot.tx_id.clone()).collect();
+        for tx_id in news {
             self.local(now, &tx_id);
             self.touch(&tx_id);
         }

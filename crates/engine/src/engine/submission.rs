@@ -9,7 +9,7 @@
 //! | Preparing | 5 | chain: sign, do not send | signed |
 //! | Storing | 5 | audit: hash and bytes | durable |
 //! | Head | 6 | the board's head, linearizably | the mirror has reached it |
-//! | LastLook | 6 | chain | nothing is there: send |
+//! | LastLook | 6 | chain | nothing is there: send; no answer: Head |
 //! | Sending | 7 | chain | taken: watch; else → Head, at most 5 times, never a new nonce |
 //! | Watching | 8 | – | t observations conclude it; gone from the chain → Head |
 //!
@@ -22,7 +22,7 @@ use quorate_consensus::ballot::Ballot;
 use quorate_consensus::statement::ObservationBody;
 use quorate_consensus::wire::{self, BallotState, ChainOutcome, Reservation, board_op::Op};
 
-use super::{Engine, Pending};
+use super::{Engine, Pending, Signing};
 use crate::api::{
     Alert, AuditAnswer, AuditAsk, ChainAnswer, ChainAsk, Effect, Now, Prepared, SendOutcome,
     Sighting, Ticket,
@@ -153,6 +153,10 @@ impl Engine {
                     return Some(again);
                 }
                 submission.asked = None;
+                // No answer: what was read of the board before may be old by now.
+                if matches!(submission.step, Step::LastLook | Step::Sending) {
+                    submission.go(Step::Head);
+                }
             }
             match submission.step {
                 Step::Idle => {
@@ -238,7 +242,7 @@ impl Engine {
                     return self.ask_audit(now, tx_id, ask);
                 }
                 Step::Head => {
-                    let ticket = self.ask(now, Pending::SubmissionHead(tx_id.clone()));
+                    let ticket = self.ask(now, Pending::SubmissionHead(tx_id.clone(), revision));
                     self.out.push(Effect::ReadHead { ticket });
                     let again = now.mono_ms + ANSWER_MS;
                     self.locals.get_mut(tx_id)?.submission.asked = Some((ticket, again));
@@ -281,7 +285,21 @@ impl Engine {
         Some(again)
     }
 
-    pub(super) fn submission_head(&mut self, now: Now, tx_id: &TxId, head: Result<u64, String>) {
+    pub(super) fn submission_head(
+        &mut self,
+        now: Now,
+        tx_id: &TxId,
+        seen: u64,
+        head: Result<u64, String>,
+    ) {
+        if let Ok(head) = head
+            && head < seen
+            && !matches!(self.signing, Signing::Stopped(_))
+        {
+            self.stop_for_rollback(format!(
+                "the board ends at revision {head}, but this node has believed revision {seen}"
+            ));
+        }
         if let Some(local) = self.locals.get_mut(tx_id)
             && local.submission.step == Step::Head
         {
@@ -412,7 +430,7 @@ impl Engine {
                     }
                     SendOutcome::Underpriced => {
                         submission.fee += 1;
-                        submission.go(Step::Preparing);
+                        submission.pause(now, FIRST_PAUSE_MS, Step::Preparing);
                     }
                 }
                 let ask = AuditAsk::Attempted {
@@ -424,6 +442,7 @@ impl Engine {
                 self.out.push(Effect::Audit { ticket, ask });
             }
             (Step::Sending, _) => submission.try_again(now),
+            (Step::LastLook, _) => submission.pause(now, 1_000, Step::Head),
             // The endpoint is away.
             _ => submission.pause(now, 1_000, step),
         }

@@ -409,12 +409,11 @@ impl Engine {
     pub(super) fn take_accusation(&mut self, now: Now, accusation: Accusation) {
         let body = &accusation.body;
         let (accused, by) = (body.accused.clone(), accusation.node_id.clone());
-        let on_board = self
+        let wanted = self
             .board
-            .member(&accused)
-            .is_none_or(|member| member.accusations.contains_key(&by) || member.ban.is_some());
+            .wants_accusation(&accused, &by, &accusation.signed);
         let most = self.board.rules().total() * self.board.rules().total();
-        if on_board || self.is_own(&by) || self.heard_accusations.len() >= most {
+        if !wanted || self.is_own(&by) || self.heard_accusations.len() >= most {
             return;
         }
         let key = (accused, by, i32::from(body.kind));
