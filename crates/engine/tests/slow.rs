@@ -5,7 +5,7 @@ mod world;
 
 use quorate_consensus::statement::AbortBody;
 use quorate_consensus::wire::{self, AbortReason, AccusationKind, BallotState, frame};
-use quorate_engine::{Reject, Wait};
+use quorate_engine::{Alert, Reject, Wait};
 use quorate_testkit::{Cluster, FakeVerifier, Options, number, ops, tx};
 use world::World;
 
@@ -175,6 +175,11 @@ fn an_undone_submission_is_told_to_whoever_was_cut_off() {
     let passed = |w: &World| w.board.ballot(&id).unwrap().path.len();
     let before = passed(&world);
     world.until(|w| passed(w) > before);
+    world.run(10);
+    for node in &world.nodes {
+        let told = |alert: &Alert| matches!(alert, Alert::Submission { .. });
+        assert!(node.alerts.iter().any(told), "{:?}", node.alerts);
+    }
     world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
     assert_eq!(world.chain.included[&nonce].payload, undone.payload);
 }

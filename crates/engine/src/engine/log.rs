@@ -189,7 +189,8 @@ impl Engine {
                 local.end_persisted = true;
             }
         }
-        if state == wire::BallotState::Failed && self.is_live() {
+        let undone = state == wire::BallotState::Submitted && is_final(changed.from());
+        if (state == wire::BallotState::Failed || undone) && self.is_live() {
             self.alert(Alert::Submission {
                 tx_id: tx_id.clone(),
                 detail: changed.reason.clone(),
