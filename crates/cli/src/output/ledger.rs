@@ -84,7 +84,14 @@ fn facts(out: Out, ballot: &Ballot, now: u64) -> Vec<(&'static str, String)> {
         facts.push(("tally", tally.join(", ")));
     }
     if ballot.value.is_some() {
-        facts.push(("decided", choice_text(ballot.value.as_ref())));
+        // An aborted ballot may have had t votes for a value; that decided nothing.
+        let label = match ballot.state() {
+            BallotState::AbortedByzantine
+            | BallotState::AbortedSplit
+            | BallotState::AbortedTimeout => "majority",
+            _ => "decided",
+        };
+        facts.push((label, choice_text(ballot.value.as_ref())));
     } else if ballot.votes_missing > 0 && ballot.state() == BallotState::Collecting {
         facts.push(("missing", missing(ballot)));
     }
