@@ -295,7 +295,7 @@ fn a_lost_disk_waits_and_adopts() {
     // A restart in the middle starts the whole wait again.
     world.run(10_000);
     world.restart(0);
-    world.run(13_000);
+    world.run(15_000);
     assert!(world.engine(0).signing_stopped(world.now(0)).is_some());
     world.run(10_000);
     assert_eq!(world.engine(0).signing_stopped(world.now(0)), None);
@@ -397,7 +397,7 @@ fn a_clock_that_jumps_ends_no_quarantine() {
         })
     ));
     world.nodes[0].clock_off_ms = 0;
-    world.run(22_000);
+    world.run(24_000);
     assert_eq!(world.engine(0).signing_stopped(world.now(0)), None);
 }
 
@@ -426,4 +426,58 @@ fn an_older_store_is_not_forgotten_for_a_quarantine() {
     world.run(60_000);
     let why = world.engine(0).signing_stopped(world.now(0)).unwrap();
     assert!(why.contains("STORE_ROLLBACK"), "{why}");
+}
+
+#[test]
+fn a_backup_of_the_journal_within_one_start_is_noticed() {
+    let mut world = four();
+    let backup = world.nodes[0].journal.clone();
+    world.submit(0, &tx("tx_001"), number(1), Wait::Recorded);
+    world.run(100);
+    world.kill(0);
+    world.nodes[0].journal = backup;
+    world.restart(0);
+    world.run(200);
+    assert!(
+        matches!(world.nodes[0].alerts.as_slice(), [Alert::Quarantine { .. }]),
+        "{:?}",
+        world.nodes[0].alerts
+    );
+    let second = world.submit(0, &tx("tx_001"), number(2), Wait::Recorded);
+    let fresh = world.submit(0, &tx("tx_002"), number(2), Wait::Recorded);
+    world.run(100);
+    assert!(matches!(
+        world.answer(second),
+        Err(Reject::SecondChoice { .. })
+    ));
+    assert!(matches!(
+        world.answer(fresh),
+        Err(Reject::Unavailable {
+            reason: "QUARANTINE",
+            ..
+        })
+    ));
+}
+
+#[test]
+fn of_two_machines_that_start_at_once_the_later_goes_on_with_care() {
+    let mut world = four();
+    world.kill(0);
+    // Another machine with the same keys takes the generation that this one wants.
+    let boot = world.cluster.boot(0, 2, world.wall() + 1);
+    world.start(0);
+    let mut other = Some(ops::boot(boot));
+    let number_of_entries = world.log.len();
+    world.until(|w| w.engine(0).generation() == 2);
+    world.write(&other.take().unwrap()).unwrap();
+    assert_eq!(world.log.len(), number_of_entries + 1);
+    world.until(|w| w.engine(0).is_in_service());
+    assert_eq!(world.engine(0).generation(), 3);
+    assert!(world.engine(0).signing_stopped(world.now(0)).is_some());
+    assert!(
+        !world.nodes[0]
+            .alerts
+            .iter()
+            .any(|a| matches!(a, Alert::NewerSelf { .. }))
+    );
 }

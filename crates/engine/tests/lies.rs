@@ -440,3 +440,13 @@ fn an_unknown_accuser_or_kind_is_refused() {
     );
     assert_eq!(accused.reputation, 1_000);
 }
+
+#[test]
+fn a_stream_without_a_hello_is_closed_in_time() {
+    let mut world = with_liar(options());
+    let silent = world.tap(0, 4);
+    let member = world.tap_as_member(1, 4);
+    world.run(11_000);
+    assert_eq!(world.goodbye(silent), Some(GoodbyeReason::Protocol));
+    assert_eq!(world.goodbye(member), None);
+}

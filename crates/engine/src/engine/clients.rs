@@ -145,7 +145,7 @@ impl Engine {
     }
 
     /// This trustee's vote on the board.
-    fn own_recorded(&self, tx_id: &TxId) -> Option<&Vote> {
+    pub(super) fn own_recorded(&self, tx_id: &TxId) -> Option<&Vote> {
         let ballot = self.board.ballot(tx_id)?;
         let recorded = ballot.votes.get(&self.config.node_id)?;
         Some(&recorded.vote)

@@ -27,12 +27,15 @@ impl Engine {
             if entry.time_ms > latest {
                 let ahead_ms = entry.time_ms - now.wall_ms;
                 let wait = entry.time_ms - latest;
-                self.alert(Alert::Clock {
-                    detail: format!(
-                        "the board's entry {} is {ahead_ms} ms ahead of this node's clock",
-                        entry.revision
-                    ),
-                });
+                let revision = entry.revision;
+                if self.clock_alerted != revision {
+                    self.clock_alerted = revision;
+                    self.alert(Alert::Clock {
+                        detail: format!(
+                            "the board's entry {revision} is {ahead_ms} ms ahead of this node's clock"
+                        ),
+                    });
+                }
                 self.wake_at(Timer::HeldEntries, now.mono_ms + wait.min(1_000));
                 break;
             }
@@ -90,7 +93,7 @@ impl Engine {
                     }) = &entry.op
                     && let Some(boot) = &op.boot
                 {
-                    self.booted(booted.generation, &boot.statement);
+                    self.booted(now, booted.generation, &boot.statement);
                 }
             }
             Some(Happened::Banned(banned)) => {

@@ -1,8 +1,9 @@
 //! The engine: state, dispatch, timers. The rest is split by what it is about:
 //! [`start`] reads the board and puts the boot generation on it, [`log`] believes
-//! entries, [`clients`] takes votes in, [`peers`] speaks on streams, [`duties`] asks
-//! the board for moves, [`verdicts`] signs decisions, aborts, observations and
-//! accusations, [`submission`] walks the numbered steps to the chain.
+//! entries, [`clients`] takes votes in, [`peers`] speaks on streams, [`intake`] takes
+//! in what comes on them, [`duties`] asks the board for moves, [`verdicts`] signs
+//! decisions, aborts, observations and accusations, [`submission`] walks the numbered
+//! steps to the chain.
 //!
 //! Nothing here waits. Each question carries a [`Ticket`]; each transaction has one
 //! [`Local`] with what this node alone knows; after every event the transactions it
@@ -12,6 +13,7 @@
 mod clients;
 mod duplicates;
 mod duties;
+mod intake;
 mod local;
 mod log;
 mod peers;
@@ -46,7 +48,7 @@ const LEAST_STAGGER_MS: u64 = 250;
 const LONGEST_NAP_MS: u64 = 60_000;
 
 /// Confirmed transactions that are watched for a deeper reorganisation.
-const WATCHED_AFTERWARDS: usize = 1024;
+const WATCHED_AFTERWARDS: usize = 256;
 
 /// What an engine is told about itself.
 #[derive(Clone, Debug)]
@@ -118,6 +120,7 @@ enum Timer {
     HeldEntries,
     Members,
     Quarantine,
+    Greeting(StreamId),
     Transaction(TxId),
 }
 
@@ -137,6 +140,8 @@ pub struct Engine {
     boots: Vec<Vec<u8>>,
     /// Entries from the future, by this node's clock.
     held: VecDeque<wire::BoardEntry>,
+    /// The entry from the future that was told of.
+    clock_alerted: u64,
     seen_persisted_mono: u64,
     seen_persisted: u64,
     latency_ms: u64,
@@ -177,6 +182,7 @@ impl Engine {
             asked_mono: BTreeMap::new(),
             boots: Vec::new(),
             held: VecDeque::new(),
+            clock_alerted: 0,
             seen_persisted_mono: 0,
             latency_ms: 0,
             streams: BTreeMap::new(),
@@ -211,6 +217,7 @@ impl Engine {
                 peer_certificate,
                 challenge,
             } => self.stream_up(
+                now,
                 stream,
                 Stream::new(peer, own_certificate, peer_certificate, challenge),
             ),
@@ -351,6 +358,7 @@ impl Engine {
                 Timer::HeldEntries => self.entries(now, Vec::new()),
                 Timer::Members => self.evaluate_members(now),
                 Timer::Quarantine => self.end_quarantine(now),
+                Timer::Greeting(stream) => self.end_greeting(stream),
                 Timer::Transaction(tx_id) => {
                     self.touched.insert(tx_id);
                 }

@@ -5,12 +5,12 @@
 //! |---|---|---|
 //! | head < seen | the store is older than what this node has seen | STORE_ROLLBACK, signs nothing |
 //! | board's generation < acknowledged | the same | STORE_ROLLBACK, signs nothing |
-//! | board's generation > journal's | journal lost or restored | quarantine: signs nothing for vote timeout + 2 × skew, then adopts |
+//! | board's generation > journal's | journal lost or restored | quarantine: signs nothing for vote timeout + 4 × skew, then adopts |
 //! | else | a plain restart | no wait |
 
 use quorate_consensus::ballot::{Ballot, is_final};
 use quorate_consensus::statement::BootBody;
-use quorate_consensus::wire;
+use quorate_consensus::{TxId, wire};
 
 use super::local::Journal;
 use super::{Engine, Pending, Signing, Timer, WATCHED_AFTERWARDS};
@@ -88,12 +88,7 @@ impl Engine {
                 "the board knows boot generation {on_board} of this node, which started as {acknowledged} before"
             ));
         } else if on_board > self.durable.generation && self.signing == Signing::Open {
-            // One more: two choices exactly a lifetime apart would still be a lie.
-            let wait = self.board.rules().vote_lifetime_ms() + 1;
-            let (wall_ms, mono_ms) = (now.wall_ms + wait, now.mono_ms + wait);
-            self.signing = Signing::Quarantined { wall_ms, mono_ms };
-            self.alert(Alert::Quarantine { until_ms: wall_ms });
-            self.wake_at(Timer::Quarantine, mono_ms);
+            self.quarantine(now);
         }
         self.generation = on_board.max(self.durable.generation).saturating_add(1);
         // The journal keeps its old generation while in quarantine: a node that
@@ -149,9 +144,21 @@ impl Engine {
         }
     }
 
+    /// Signs no votes and verdicts until two choices of this trustee can no longer
+    /// prove a lie: a vote's lifetime, and twice the skew by which the times of
+    /// votes signed elsewhere may be off, and one more.
+    fn quarantine(&mut self, now: Now) {
+        let rules = self.board.rules();
+        let wait = rules.vote_lifetime_ms() + 2 * rules.clock_skew_ms() + 1;
+        let (wall_ms, mono_ms) = (now.wall_ms + wait, now.mono_ms + wait);
+        self.signing = Signing::Quarantined { wall_ms, mono_ms };
+        self.alert(Alert::Quarantine { until_ms: wall_ms });
+        self.wake_at(Timer::Quarantine, mono_ms);
+    }
+
     /// The board shows a boot of this node. Two machines that run one trustee may
     /// have asked for the same generation; whose it is, the statement tells.
-    pub(super) fn booted(&mut self, generation: u64, statement: &[u8]) {
+    pub(super) fn booted(&mut self, now: Now, generation: u64, statement: &[u8]) {
         let ours = self.boots.iter().any(|boot| boot == statement);
         if self.phase == Phase::Booting && ours {
             self.phase = Phase::InService;
@@ -163,10 +170,16 @@ impl Engine {
                     acknowledged: generation,
                 });
             }
-        } else if !ours
-            && matches!(self.phase, Phase::Booting | Phase::InService)
-            && generation >= self.generation
-        {
+        } else if self.phase == Phase::Booting && !ours && generation >= self.generation {
+            // Another machine, or this one before a crash: its guard may hold more
+            // than this one's. The next generation is this process's, and silences
+            // the other.
+            self.generation = generation.saturating_add(1);
+            if self.signing == Signing::Open {
+                self.quarantine(now);
+            }
+            self.put_boot(now);
+        } else if self.phase == Phase::InService && !ours && generation >= self.generation {
             self.signing = Signing::Stopped(format!(
                 "another process with this trustee's keys has started (boot generation {generation}): stop one of the two"
             ));
@@ -233,6 +246,7 @@ impl Engine {
             return;
         }
         local.journal = Journal::Known;
+        let guarded = entry.guard.is_some();
         local.guard = entry.guard;
         local.verdict = entry.verdict;
         local.end_persisted = entry.ended.is_some();
@@ -250,9 +264,24 @@ impl Engine {
             self.drop_local(&tx_id);
             return;
         }
+        self.doubt_the_guard(now, &tx_id, guarded);
         for (request, submit) in parked {
             self.submit(now, request, submit);
         }
         self.touch(&tx_id);
+    }
+
+    /// A vote of this trustee that is on the board and not in the guard was signed by
+    /// somebody else, or by this node before its journal was put back to a backup: what
+    /// else the guard lacks, nobody knows.
+    fn doubt_the_guard(&mut self, now: Now, tx_id: &TxId, guarded: bool) {
+        let Some(vote) = self.own_recorded(tx_id) else {
+            return;
+        };
+        let age_ms = now.wall_ms.saturating_sub(vote.body.time_ms);
+        let young = age_ms <= self.board.rules().vote_lifetime_ms();
+        if !guarded && young && self.signing == Signing::Open {
+            self.quarantine(now);
+        }
     }
 }

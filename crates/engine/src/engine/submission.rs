@@ -51,7 +51,7 @@ const INVISIBLE_MS: u64 = 2_000;
 const LOOK_MS: (u64, u64) = (50, 2_000);
 
 /// Between two looks at a transaction that is concluded.
-const LOOK_AFTERWARDS_MS: u64 = 5_000;
+const LOOK_AFTERWARDS_MS: u64 = 15_000;
 
 /// The step that a submission is at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

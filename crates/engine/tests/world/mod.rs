@@ -41,7 +41,7 @@ pub(crate) struct Chain {
 }
 
 /// What survives a crash of a node.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Journal {
     durable: Durable,
     entries: BTreeMap<TxId, JournalEntry>,
