@@ -1,13 +1,12 @@
-//! What survives: kills, crashes at every step of a submission, drains.
+//! What survives: kills, a crash after the sign guard, drains.
 
 mod common;
 
 use std::time::{Duration, Instant};
 
 use common::*;
-use quorate_chain::{Chain as _, Ledger, LedgerOptions};
-use quorate_consensus::wire::{BallotState, StatusRequest, SubmitRequest, WaitFor, board_op};
-use quorate_engine::{AuditAsk, ChainAsk, Effect, Record};
+use quorate_consensus::wire::{BallotState, StatusRequest, SubmitRequest, WaitFor};
+use quorate_engine::Effect;
 use quorate_node::journal::JournalError;
 use quorate_node::{Faults, Node, StartError, Stopped};
 use tonic::Code;
@@ -59,118 +58,6 @@ async fn the_sign_guard_outlives_the_process() {
     let second = client.submit(number("tx", 2)).await;
     refused(second, Code::FailedPrecondition, "SECOND_CHOICE");
     client.submit(number("tx", 1)).await.unwrap();
-}
-
-/// The steps of a submission, each as the effect that begins it.
-fn steps() -> Vec<(&'static str, Faults)> {
-    use board_op::Op;
-    fn proposes(is_it: fn(&Op) -> bool) -> Faults {
-        Faults::crash_before(move |effect| match effect {
-            Effect::Propose { op, .. } => op.op.as_ref().is_some_and(is_it),
-            _ => false,
-        })
-    }
-    fn asks_chain(is_it: fn(&ChainAsk) -> bool) -> Faults {
-        Faults::crash_before(
-            move |effect| matches!(effect, Effect::Chain { ask, .. } if is_it(ask)),
-        )
-    }
-    fn asks_audit(is_it: fn(&AuditAsk) -> bool) -> Faults {
-        Faults::crash_before(
-            move |effect| matches!(effect, Effect::Audit { ask, .. } if is_it(ask)),
-        )
-    }
-    vec![
-        (
-            "guard",
-            Faults::crash_before(|e| matches!(e, Effect::Persist(Record::Guard { .. }))),
-        ),
-        ("vote", proposes(|op| matches!(op, Op::RecordVote(_)))),
-        ("threshold", proposes(|op| matches!(op, Op::Advance(_)))),
-        ("lease", proposes(|op| matches!(op, Op::Lease(_)))),
-        ("reserve", proposes(|op| matches!(op, Op::Reserve(_)))),
-        (
-            "verdict",
-            Faults::crash_before(|e| matches!(e, Effect::Persist(Record::Verdict { .. }))),
-        ),
-        ("certify", proposes(|op| matches!(op, Op::Certify(_)))),
-        (
-            "pending",
-            asks_audit(|ask| matches!(ask, AuditAsk::Pending { .. })),
-        ),
-        (
-            "prepare",
-            asks_chain(|ask| matches!(ask, ChainAsk::Prepare { .. })),
-        ),
-        (
-            "variant",
-            asks_audit(|ask| matches!(ask, AuditAsk::Variant { .. })),
-        ),
-        (
-            "look",
-            asks_chain(|ask| matches!(ask, ChainAsk::Look { .. })),
-        ),
-        (
-            "send",
-            asks_chain(|ask| matches!(ask, ChainAsk::Send { .. })),
-        ),
-        (
-            "attempted",
-            asks_audit(|ask| matches!(ask, AuditAsk::Attempted { .. })),
-        ),
-        ("conclude", proposes(|op| matches!(op, Op::Conclude(_)))),
-        (
-            "final",
-            Faults::crash_before(|e| matches!(e, Effect::Persist(Record::Final { .. }))),
-        ),
-    ]
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crash_at_any_step_submits_exactly_once() {
-    let mut cluster = Cluster::new(1, 1);
-    let count = steps().len();
-    for (name, faults) in steps() {
-        let node = cluster.start_faulty(0, faults).await;
-        connected(&node, 0).await;
-        let mut client = cluster.client(0);
-        let request = SubmitRequest {
-            wait: WaitFor::Confirmed.into(),
-            ..number(name, 1)
-        };
-        let submit = client.submit(request.clone());
-        let (submitted, stopped) = soon(name, async { tokio::join!(submit, node.stopped()) }).await;
-        assert_eq!(stopped, Stopped::Crash, "{name} was never reached");
-        // At most the very last steps come after the answer.
-        if let Ok(answer) = submitted {
-            let state = answer.into_inner().ballot.unwrap().state();
-            assert_eq!(state, BallotState::Confirmed, "{name}");
-        }
-        drop(node);
-        let again = cluster.start(0).await;
-        connected(&again, 0).await;
-        let answer = soon(name, async { cluster.client(0).submit(request).await });
-        match answer.await {
-            Ok(answer) => {
-                let state = answer.into_inner().ballot.unwrap().state();
-                assert_eq!(state, BallotState::Confirmed, "{name}");
-            }
-            Err(status) => panic!("{name}: {status:?}"),
-        }
-        again.kill().await;
-    }
-    let options = LedgerOptions::for_target(cluster.rules.chain(), None);
-    let ledger = Ledger::open(cluster.shared().join("ledger.db"), options).unwrap();
-    let blocks = ledger.recent_blocks(1000).await.unwrap();
-    let entries: Vec<_> = blocks
-        .iter()
-        .flat_map(|block| &block.transactions)
-        .collect();
-    assert_eq!(entries.len(), count, "one entry for each transaction");
-    let mut payloads: Vec<_> = entries.iter().map(|entry| &entry.payload).collect();
-    payloads.sort();
-    payloads.dedup();
-    assert_eq!(payloads.len(), count, "and none twice");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -142,10 +142,21 @@ impl Cluster {
     }
 
     pub fn config(&self, i: usize) -> Config {
+        let toml = self.config_text(i, "127.0.0.1:0");
+        Config::from_parts(Some(("test.toml", &toml)), &Default::default(), &[]).unwrap()
+    }
+
+    /// Gives node `i`'s port up to a process of its own, whose configuration this is.
+    pub fn hand_over(&mut self, i: usize) -> String {
+        self.sockets[i] = None;
+        self.config_text(i, &self.addr(i))
+    }
+
+    fn config_text(&self, i: usize, listen_addr: &str) -> String {
         let text = |path: PathBuf| toml::Value::String(path.display().to_string());
         let files = self.files(i);
-        let toml = format!(
-            "[node]\nnode_id = \"{}\"\nlisten_addr = \"127.0.0.1:0\"\ndata_dir = {}\n\
+        format!(
+            "[node]\nnode_id = \"{}\"\nlisten_addr = \"{listen_addr}\"\ndata_dir = {}\n\
              [keys]\nvote_key_path = {}\nnode_key_path = {}\n\
              [mtls]\nca_cert_path = {}\nclients_ca_path = {}\nnode_cert_path = {}\nnode_key_path = {}\n\
              [storage]\nembedded_dir = {}\n\
@@ -163,8 +174,7 @@ impl Cluster {
             self.rules.cluster_id(),
             text(self.dir.path().join("genesis.rules")),
             text(self.dir.path().join("chain.key")),
-        );
-        Config::from_parts(Some(("test.toml", &toml)), &Default::default(), &[]).unwrap()
+        )
     }
 
     /// The parts of node `i`, as from its configuration.
