@@ -108,10 +108,13 @@ impl Board {
         match ballot.state {
             BallotState::Collecting => {
                 let votes = match tally.first() {
-                    Some((value, count)) => format!(
-                        "{} more for {value} would decide",
-                        threshold.saturating_sub(*count)
-                    ),
+                    // The move follows the vote that allows it: some see the ballot between.
+                    Some((value, count)) if *count >= threshold => {
+                        format!("{count} of them for {value}, which is enough")
+                    }
+                    Some((value, count)) => {
+                        format!("{} more for {value} would decide", threshold - count)
+                    }
                     None => format!("{threshold} votes for one value would decide"),
                 };
                 let missing = match &*names(self.awaited(ballot)) {

@@ -3,7 +3,7 @@
 //! entries, [`clients`] takes votes in, [`peers`] speaks on streams, [`intake`] takes
 //! in what comes on them, [`duties`] asks the board for moves, [`verdicts`] signs
 //! decisions, aborts, observations and accusations, [`submission`] walks the numbered
-//! steps to the chain.
+//! steps to the chain, [`observer`] looks at it.
 //!
 //! Nothing here waits. Each question carries a [`Ticket`]; each transaction has one
 //! [`Local`] with what this node alone knows; after every event the transactions it
@@ -16,6 +16,7 @@ mod duties;
 mod intake;
 mod local;
 mod log;
+mod observer;
 mod peers;
 mod start;
 mod submission;

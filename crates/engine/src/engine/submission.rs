@@ -1,4 +1,4 @@
-//! The numbered steps to the chain (design §7), and this node's own eyes on it.
+//! The numbered steps to the chain (design §7).
 //!
 //! | step here | design §7 | asks | goes on when |
 //! |---|---|---|---|
@@ -18,9 +18,7 @@
 //! the certificate on the board: without t decisions nothing is signed or sent.
 
 use quorate_consensus::TxId;
-use quorate_consensus::ballot::Ballot;
-use quorate_consensus::statement::ObservationBody;
-use quorate_consensus::wire::{self, BallotState, ChainOutcome, Reservation, board_op::Op};
+use quorate_consensus::wire::{self, BallotState, Reservation, board_op::Op};
 
 use super::{Engine, Pending, Signing};
 use crate::api::{
@@ -35,7 +33,7 @@ const LEASE_MS: u64 = 30_000;
 const LEASE_PATIENCE_MS: u64 = 60_000;
 
 /// How long an answer is waited for before the step is taken again.
-const ANSWER_MS: u64 = 10_000;
+pub(super) const ANSWER_MS: u64 = 10_000;
 
 /// Sendings in a row, and the first pause between them, which doubles.
 const TRIES: u32 = 5;
@@ -44,14 +42,11 @@ const FIRST_PAUSE_MS: u64 = 100;
 /// After all tries were in vain.
 const LONG_PAUSE_MS: u64 = 10_000;
 
+/// First and longest pause between two looks at the chain.
+pub(super) const LOOK_MS: (u64, u64) = (50, 2_000);
+
 /// How long a transaction that was taken may be invisible before it is sent again.
 const INVISIBLE_MS: u64 = 2_000;
-
-/// First and longest pause between two looks at the chain.
-const LOOK_MS: (u64, u64) = (50, 2_000);
-
-/// Between two looks at a transaction that is concluded.
-const LOOK_AFTERWARDS_MS: u64 = 15_000;
 
 /// The step that a submission is at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +101,14 @@ impl Submission {
     fn pause(&mut self, now: Now, ms: u64, then: Step) {
         self.go(then);
         self.pause_until = now.mono_ms + ms;
+    }
+
+    /// The chain shows nothing: dropped, or undone by a reorganisation. The same bytes
+    /// again.
+    pub(super) fn not_seen(&mut self, now: Now) {
+        if self.step == Step::Watching && now.mono_ms >= self.watching_since + INVISIBLE_MS {
+            self.go(Step::Head);
+        }
     }
 
     /// Another try, a longer pause each time.
@@ -448,78 +451,6 @@ impl Engine {
         }
     }
 
-    /// Looks at the chain for a reservation, through this node's own endpoint.
-    pub(super) fn watch_chain(&mut self, now: Now, tx_id: &TxId) -> Option<u64> {
-        let ballot = self.board.ballot(tx_id)?;
-        let reservation = ballot.reservation.clone()?;
-        let concluded = ballot.state != BallotState::Submitted;
-        if !self.is_in_service() {
-            return Some(now.mono_ms + 100);
-        }
-        let local = self.locals.get_mut(tx_id)?;
-        if let Some((_, again)) = local.looking
-            && again > now.mono_ms
-        {
-            return Some(again);
-        }
-        local.looking = None;
-        let at = *local.look_mono.get_or_insert(now.mono_ms);
-        if at > now.mono_ms {
-            return Some(at);
-        }
-        local.look_after_ms = if concluded {
-            LOOK_AFTERWARDS_MS
-        } else {
-            (local.look_after_ms * 3 / 2).clamp(LOOK_MS.0, LOOK_MS.1)
-        };
-        local.look_mono = Some(now.mono_ms + local.look_after_ms);
-        let ticket = self.ask(now, Pending::ObserverLook(tx_id.clone()));
-        let ask = look(&reservation);
-        self.out.push(Effect::Chain { ticket, ask });
-        let again = now.mono_ms + ANSWER_MS;
-        self.locals.get_mut(tx_id)?.looking = Some((ticket, again));
-        Some(again)
-    }
-
-    /// What the chain shows, and what this node says of it.
-    fn looked(&mut self, now: Now, ticket: Ticket, tx_id: &TxId, answer: ChainAnswer) {
-        let Some(local) = self.locals.get_mut(tx_id) else {
-            return;
-        };
-        if local.looking.is_none_or(|(asked, _)| asked != ticket) {
-            return;
-        }
-        local.looking = None;
-        let ChainAnswer::Seen(seen) = answer else {
-            return;
-        };
-        let Some(ballot) = self.board.ballot(tx_id) else {
-            return;
-        };
-        if seen == Sighting::Nothing
-            && local.submission.step == Step::Watching
-            && now.mono_ms >= local.submission.watching_since + INVISIBLE_MS
-        {
-            // Dropped, or undone by a reorganisation: the same bytes again.
-            local.submission.go(Step::Head);
-        }
-        let Some(body) = observation_of(ballot, &seen) else {
-            return;
-        };
-        if body.outcome == ChainOutcome::NonceTaken {
-            let nonce = body.nonce;
-            let news = local
-                .own_observation
-                .as_ref()
-                .is_none_or(|own| own.body != body);
-            if news {
-                let tx_id = tx_id.clone();
-                self.alert(Alert::NonceTaken { tx_id, nonce });
-            }
-        }
-        self.observe(now, tx_id, body);
-    }
-
     /// The nonce was somebody else's and another one is reserved: what was said and
     /// signed about the old one is of no use.
     pub(super) fn reserved_anew(&mut self, tx_id: &TxId) {
@@ -533,69 +464,9 @@ impl Engine {
     }
 }
 
-fn look(reservation: &Reservation) -> ChainAsk {
+pub(super) fn look(reservation: &Reservation) -> ChainAsk {
     ChainAsk::Look {
         account: reservation.account.clone(),
         nonce: reservation.nonce,
     }
-}
-
-/// What there is to say about a sighting, if anything: nothing while it is not deep
-/// enough, and nothing new about what was concluded alike.
-fn observation_of(ballot: &Ballot, seen: &Sighting) -> Option<ObservationBody> {
-    let reservation = ballot.reservation.as_ref()?;
-    let confirmations = u64::from(ballot.rules.chain().confirmations);
-    let concluded = matches!(ballot.state, BallotState::Confirmed | BallotState::Failed);
-    let body = |outcome, tx_hash: &[u8], block_number, block_hash: &[u8]| ObservationBody {
-        tx_id: ballot.tx_id.clone(),
-        account: reservation.account.clone(),
-        nonce: reservation.nonce,
-        outcome,
-        tx_hash: tx_hash.to_vec(),
-        block_number,
-        block_hash: block_hash.to_vec(),
-        round: ballot.round,
-    };
-    match seen {
-        Sighting::Included {
-            tx_hash,
-            payload,
-            succeeded,
-            block_number,
-            block_hash,
-            depth,
-        } => {
-            let observed = ballot.observed.as_ref();
-            if concluded && observed.is_some_and(|o| o.block_hash == *block_hash) {
-                return None;
-            }
-            if concluded {
-                // It is there, in another block: it was undone in between.
-                return undone(ballot);
-            }
-            if *depth < confirmations {
-                return None;
-            }
-            let outcome = match (*payload == reservation.payload, succeeded) {
-                (true, true) => ChainOutcome::Confirmed,
-                (true, false) => ChainOutcome::Reverted,
-                // A cancellation carries nothing.
-                (false, _) if ballot.given_up && payload.is_empty() => ChainOutcome::Cancelled,
-                (false, _) => ChainOutcome::NonceTaken,
-            };
-            Some(body(outcome, tx_hash, *block_number, block_hash))
-        }
-        Sighting::Nothing | Sighting::Pending { .. } if concluded => undone(ballot),
-        Sighting::Nothing | Sighting::Pending { .. } => None,
-    }
-}
-
-/// The word that what was concluded is no longer on the chain.
-fn undone(ballot: &Ballot) -> Option<ObservationBody> {
-    let observed = ballot.observed.clone()?;
-    Some(ObservationBody {
-        outcome: ChainOutcome::Undone,
-        round: ballot.round,
-        ..observed
-    })
 }
