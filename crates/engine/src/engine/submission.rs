@@ -1,17 +1,17 @@
-//! The numbered steps to the chain (design §7).
+//! The steps to the chain (docs/protocol.md, section 6).
 //!
-//! | step here | design §7 | asks | goes on when |
+//! | step here | asks | goes on when |
 //! |---|---|---|---|
-//! | Lease | 2 | the board | the lease is ours, or 60 s have passed: it is advice, never a right |
-//! | Row | 4 | audit: the PENDING row | it is durable |
-//! | Variants | 5 | audit: what was signed before | answered |
-//! | FirstLook | 6 | chain | nothing is there: sign; ours is there: watch |
-//! | Preparing | 5 | chain: sign, do not send | signed |
-//! | Storing | 5 | audit: hash and bytes | durable |
-//! | Head | 6 | the board's head, linearizably | the mirror has reached it |
-//! | LastLook | 6 | chain | nothing is there: send; no answer: Head |
-//! | Sending | 7 | chain | taken: watch; else → Head, at most 5 times, never a new nonce |
-//! | Watching | 8 | – | t observations conclude it; gone from the chain → Head |
+//! | Lease | the board | the lease is ours, or 60 s have passed: it is advice, never a right |
+//! | Row | audit: the PENDING row | it is durable |
+//! | Variants | audit: what was signed before | answered |
+//! | FirstLook | chain | nothing is there: sign; ours is there: watch |
+//! | Preparing | chain: sign, do not send | signed |
+//! | Storing | audit: hash and bytes | durable |
+//! | Head | the board's head, linearizably | the mirror has reached it |
+//! | LastLook | chain | nothing is there: send; no answer: Head |
+//! | Sending | chain | taken: watch; else → Head, at most 5 times, never a new nonce |
+//! | Watching | – | t observations conclude it; gone from the chain → Head |
 //!
 //! A crash after any step starts again at Lease: each step is safe to repeat, for
 //! the reservation fixes account, nonce and payload. The step is entered only with
