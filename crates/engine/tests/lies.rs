@@ -450,3 +450,28 @@ fn a_stream_without_a_hello_is_closed_in_time() {
     assert_eq!(world.goodbye(silent), Some(GoodbyeReason::Protocol));
     assert_eq!(world.goodbye(member), None);
 }
+
+#[test]
+fn a_hello_is_the_first_that_a_peer_hears() {
+    let mut world = with_liar(options());
+    let id = tx("tx_001");
+    // Something to send as soon as the peer is known.
+    world.submit(0, &id, number(1), Wait::Recorded);
+    world.run(1_000);
+    let stream = world.tap(0, 4);
+    // Both frames are there before the engine's own hello is signed.
+    world.greet(0, 4, stream);
+    world.run(20);
+    let bodies: Vec<_> = world.tapped[&stream.0]
+        .iter()
+        .map(|frame| frame.body.clone().unwrap())
+        .collect();
+    use wire::frame::Body;
+    assert!(
+        matches!(
+            bodies[..3],
+            [Body::Challenge(_), Body::Hello(_), Body::Batch(_)]
+        ),
+        "{bodies:?}"
+    );
+}

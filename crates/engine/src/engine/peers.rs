@@ -4,7 +4,7 @@
 //! | stream is | frame | what is done |
 //! |---|---|---|
 //! | greeting | challenge | sign a hello over both certificates and the challenge |
-//! | greeting | hello that answers ours | established; an earlier stream of the pair is replaced |
+//! | greeting | hello that answers ours | heard; once our own is said too, established: an earlier stream of the pair is replaced |
 //! | greeting | anything else | closed; nobody is accused, for nobody is known yet |
 //! | established | batch | every statement verified, then taken in; the first bad one accuses the sender |
 //! | established | resync | all statements for unfinished ballots again |
@@ -35,7 +35,10 @@ const GREETING_MS: u64 = 10_000;
 enum Greeting {
     /// The other end's hello is awaited.
     Awaited,
-    /// The other end is a member.
+    /// The other end is a member, and has not heard our own hello yet: whatever we
+    /// said before it would end the stream.
+    Heard,
+    /// Both are known to each other.
     Established,
 }
 
@@ -47,6 +50,7 @@ pub(super) struct Stream {
     peer_certificate: [u8; 32],
     challenge: [u8; 32],
     answered_challenge: bool,
+    said_hello: bool,
     greeting: Greeting,
     full: bool,
     missed: bool,
@@ -65,6 +69,7 @@ impl Stream {
             peer_certificate,
             challenge,
             answered_challenge: false,
+            said_hello: false,
             greeting: Greeting::Awaited,
             full: false,
             missed: false,
@@ -95,7 +100,7 @@ impl Engine {
 
     /// The time for a hello is over.
     pub(super) fn end_greeting(&mut self, id: StreamId) {
-        let late = |stream: &Stream| stream.greeting == Greeting::Awaited;
+        let late = |stream: &Stream| stream.greeting != Greeting::Established;
         if self.streams.get(&id).is_some_and(late) {
             self.close(id, GoodbyeReason::Protocol, "no hello came");
         }
@@ -147,12 +152,13 @@ impl Engine {
         let Some(stream) = self.streams.get(&id) else {
             return;
         };
+        let heard = stream.greeting != Greeting::Awaited;
         let established = stream.greeting == Greeting::Established;
         match frame.body {
             Some(frame::Body::Challenge(challenge)) => self.challenged(now, id, &challenge.nonce),
-            Some(frame::Body::Hello(hello)) if !established => self.greeted(id, &hello),
+            Some(frame::Body::Hello(hello)) if !heard => self.greeted(id, &hello),
             Some(frame::Body::Goodbye(_)) => self.close(id, GoodbyeReason::Shutdown, "goodbye"),
-            _ if !established => {
+            _ if !heard => {
                 self.close(id, GoodbyeReason::Protocol, "a hello must come first");
             }
             Some(frame::Body::Batch(batch)) => {
@@ -160,6 +166,8 @@ impl Engine {
                     self.offended(now, id, *offence);
                 }
             }
+            // Who asks before it heard us gets all that there is once it has.
+            Some(frame::Body::Ping(_) | frame::Body::Resync(_)) if !established => {}
             Some(frame::Body::Ping(ping)) => {
                 let token = ping.token;
                 self.send(id, frame::Body::Pong(wire::Pong { token }));
@@ -196,10 +204,13 @@ impl Engine {
     }
 
     pub(super) fn hello_signed(&mut self, id: StreamId, hello: wire::SignedStatement) {
-        if self.streams.contains_key(&id) {
-            let hello = Some(hello);
-            self.send(id, frame::Body::Hello(wire::Hello { hello }));
-        }
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        stream.said_hello = true;
+        let hello = Some(hello);
+        self.send(id, frame::Body::Hello(wire::Hello { hello }));
+        self.establish(id);
     }
 
     fn greeted(&mut self, id: StreamId, hello: &wire::Hello) {
@@ -243,10 +254,23 @@ impl Engine {
             self.close(id, reason, &detail);
             return;
         }
-        let peer = stream.peer.clone();
         if let Some(stream) = self.streams.get_mut(&id) {
-            stream.greeting = Greeting::Established;
+            stream.greeting = Greeting::Heard;
         }
+        self.establish(id);
+    }
+
+    /// Both hellos are said: the stream is the pair's from now on. The other end's may
+    /// come while our own is still being signed, and must be the first that it hears.
+    fn establish(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if stream.greeting != Greeting::Heard || !stream.said_hello {
+            return;
+        }
+        stream.greeting = Greeting::Established;
+        let peer = stream.peer.clone();
         self.unset(Timer::Greeting(id));
         if let Some(old) = self.peers.insert(peer, id)
             && old != id
@@ -265,7 +289,7 @@ impl Engine {
         let Some(stream) = self.streams.get(&id) else {
             return;
         };
-        if stream.greeting != Greeting::Established {
+        if stream.greeting == Greeting::Awaited {
             self.close(id, GoodbyeReason::Protocol, &offence.why);
             return;
         }

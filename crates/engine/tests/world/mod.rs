@@ -326,10 +326,21 @@ impl World {
     /// A tapped stream on which the hello was said as member `peer`.
     pub(crate) fn tap_as_member(&mut self, i: usize, peer: usize) -> StreamId {
         let stream = self.tap(i, peer);
-        let hello = self.hello(i, peer, stream);
-        self.say(i, stream, wire::frame::Body::Hello(hello));
+        self.greet(i, peer, stream);
         self.run(5);
         stream
+    }
+
+    /// Says all that a greeting needs on a tapped stream, in one go.
+    pub(crate) fn greet(&mut self, i: usize, peer: usize, stream: StreamId) {
+        let nonce = vec![7; 32];
+        self.say(
+            i,
+            stream,
+            wire::frame::Body::Challenge(wire::Challenge { nonce }),
+        );
+        let hello = self.hello(i, peer, stream);
+        self.say(i, stream, wire::frame::Body::Hello(hello));
     }
 
     /// The hello that answers node `i`'s challenge on a tapped stream.
