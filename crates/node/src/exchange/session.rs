@@ -97,7 +97,10 @@ async fn run(sessions: &Arc<Sessions>, stream: StreamId, peer: PeerInfo, ends: E
         let _ = writer.await;
         while incoming.next().await.is_some() {}
     };
-    let _ = tokio::time::timeout(END_TIME, drain).await;
+    if tokio::time::timeout(END_TIME, drain).await.is_err() {
+        // Whoever neither reads nor ends would keep what waits for it for ever.
+        peer.cancel.cancel();
+    }
     // A driver that is gone has no streams to forget.
     let _ = sessions.mailbox.event(Event::StreamDown { stream }).await;
     tracing::debug!("exchange.down");
@@ -231,11 +234,15 @@ async fn write(
             }
         }
         for frame in pack(frames.drain(..), MAX_FRAME) {
-            let sent = outgoing.send(encode(frame));
-            let closing = waiting.closing.is_cancelled();
-            let sent = match closing {
-                false => sent.await.is_ok(),
-                true => matches!(tokio::time::timeout(GOODBYE_TIME, sent).await, Ok(Ok(()))),
+            // Also a frame that waits already when the stream is closed waits no longer.
+            let cut = async {
+                waiting.closing.cancelled().await;
+                tokio::time::sleep(GOODBYE_TIME).await;
+            };
+            let sent = tokio::select! {
+                biased;
+                sent = outgoing.send(encode(frame)) => sent.is_ok(),
+                () = cut => false,
             };
             if !sent {
                 return;
@@ -339,6 +346,24 @@ mod tests {
         assert!(matches!(last.body, Some(frame::Body::Goodbye(_))));
         assert!(bench.sent.recv().await.is_none());
         bench.writer.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_waits_already_is_cut_when_the_stream_is_closed() {
+        let mut bench = bench();
+        for token in 0..100 {
+            bench.queue.offer(ping(token));
+        }
+        // Once all places are taken, the writer waits for the next one.
+        while bench.sent.len() < ENCODED {
+            tokio::task::yield_now().await;
+        }
+        let queue = bench.queue.clone();
+        queue.close(Goodbye::default());
+        tokio::time::timeout(Duration::from_secs(10), &mut bench.writer)
+            .await
+            .expect("the writer gives up")
+            .unwrap();
     }
 
     #[tokio::test(start_paused = true)]
