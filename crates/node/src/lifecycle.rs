@@ -79,7 +79,7 @@ impl Node {
             .build()
             .map_err(|e| runtime_failed(&e))?;
         let (ready, started) = oneshot::channel();
-        let slot = Arc::new(Mutex::new(None));
+        let slot = Arc::new(Mutex::new(Threads::Starting));
         let ended = watch::Sender::new(None);
         let life = Life {
             slot: slot.clone(),
@@ -91,7 +91,7 @@ impl Node {
             let _ = ready.send(assemble(parts, engine, journal, life).await);
         });
         let running = started.await;
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Threads::Running(runtime);
         let running = match running {
             Ok(Ok(running)) => running,
             Ok(Err(error)) => {
@@ -114,16 +114,39 @@ impl Node {
 }
 
 /// The runtime, until somebody takes it to end it.
-type Slot = Arc<Mutex<Option<Runtime>>>;
+type Slot = Arc<Mutex<Threads>>;
 
-/// Ends a node's threads: its tasks are gone when this returns.
-async fn end_threads(slot: &Slot) {
-    let runtime = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(runtime) = runtime {
-        let end = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(THREADS_TIME));
-        // A panic in there leaves nothing to be done.
-        let _ = end.await;
+/// A node's threads.
+enum Threads {
+    /// They run, and are not handed over yet.
+    Starting,
+    /// They run.
+    Running(Runtime),
+    /// Somebody has ended them, or is about to.
+    Taken,
+}
+
+impl Threads {
+    /// Takes them, to end them; while the node starts, nothing changes.
+    fn take(slot: &Slot) -> Self {
+        let mut threads = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match *threads {
+            Self::Starting => Self::Starting,
+            Self::Running(_) | Self::Taken => std::mem::replace(&mut threads, Self::Taken),
+        }
     }
+}
+
+/// Ends a node's threads: its tasks are gone when this returns true. False: somebody
+/// else ends them.
+async fn end_threads(slot: &Slot) -> bool {
+    let Threads::Running(runtime) = Threads::take(slot) else {
+        return false;
+    };
+    let end = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(THREADS_TIME));
+    // A panic in there leaves nothing to be done.
+    let _ = end.await;
+    true
 }
 
 /// How the driver's end ends the node.
@@ -144,15 +167,17 @@ impl Life {
         // Not on one of the threads that end.
         let (slot, ended) = (self.slot, self.ended);
         std::thread::spawn(move || {
-            let runtime = loop {
-                // A node that fails while it starts is not in its slot yet.
-                let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-                match taken {
-                    Some(runtime) => break runtime,
-                    None => std::thread::sleep(Duration::from_millis(1)),
+            loop {
+                match Threads::take(&slot) {
+                    Threads::Running(runtime) => {
+                        runtime.shutdown_timeout(THREADS_TIME);
+                        break;
+                    }
+                    // A node that fails while it starts is not in its slot yet.
+                    Threads::Starting => std::thread::sleep(Duration::from_millis(1)),
+                    Threads::Taken => break,
                 }
-            };
-            runtime.shutdown_timeout(THREADS_TIME);
+            }
             ended.send_replace(Some(stopped));
         });
     }
@@ -346,6 +371,11 @@ impl NodeHandle {
         self.running.counters.read()
     }
 
+    /// Connections that it accepted.
+    pub fn accepted_connections(&self) -> u64 {
+        self.running.doors.accepted()
+    }
+
     /// Connections that it refused, by a stable word for why.
     pub fn refused_connections(&self) -> BTreeMap<&'static str, u64> {
         self.running.doors.refused()
@@ -434,15 +464,16 @@ impl NodeHandle {
     /// Ends at once, as a crash does: nothing is flushed, nobody is told. Its tasks
     /// are gone and its data directory is free when this returns.
     pub async fn kill(self) {
-        end_threads(&self.runtime).await;
+        if !end_threads(&self.runtime).await {
+            // It was ending by itself.
+            self.stopped().await;
+        }
     }
 }
 
 impl Drop for NodeHandle {
     fn drop(&mut self) {
-        let slot = &self.runtime;
-        let runtime = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(runtime) = runtime {
+        if let Threads::Running(runtime) = Threads::take(&self.runtime) {
             runtime.shutdown_background();
         }
     }
