@@ -77,14 +77,17 @@ impl Rules {
 
     /// Whether this caller may make this call now.
     fn admit(&self, path: &str, peer: Option<&PeerInfo>) -> Result<(), ApiError> {
-        let caller = &peer.ok_or(ApiError::NoIdentity)?.identity;
+        let peer = peer.ok_or(ApiError::NoIdentity)?;
+        self.admit_identity(path, &peer.identity)
+    }
+
+    fn admit_identity(&self, path: &str, caller: &Identity) -> Result<(), ApiError> {
+        // Nodes too, and before anything is refused: a refusal costs a line in the log.
+        self.limit(caller)?;
         let forbidden = self.judge(allowed(path), caller);
         if forbidden.is_err() {
             self.counters.calls_forbidden.one();
             return forbidden;
-        }
-        if caller.role != Role::Node {
-            self.limit(caller)?;
         }
         Ok(())
     }
@@ -291,5 +294,26 @@ mod tests {
         assert_eq!(code(rules.limit(&alice)), tonic::Code::ResourceExhausted);
         assert_eq!(code(rules.limit(&operator)), tonic::Code::Ok);
         assert_eq!(rules.counters.read().calls_limited, 1);
+    }
+
+    #[tokio::test]
+    async fn nobody_may_call_without_limit_and_be_it_in_vain() {
+        use tonic::Code::{Ok, PermissionDenied, ResourceExhausted};
+        let rules = rules(1);
+        let (node, client) = (
+            Identity::node("c", id("node2")),
+            person(PersonRole::Client, "node1"),
+        );
+        for (caller, method, first) in [
+            (node, "grpc.health.v1.Health/Check", Ok),
+            (client, "quorate.v1.VoteService/Exchange", PermissionDenied),
+        ] {
+            let path = format!("/{method}");
+            assert_eq!(code(rules.admit_identity(&path, &caller)), first);
+            assert_eq!(
+                code(rules.admit_identity(&path, &caller)),
+                ResourceExhausted
+            );
+        }
     }
 }
