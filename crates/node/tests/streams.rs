@@ -311,3 +311,26 @@ async fn peers_find_each_other_by_address_alone() {
         connected(node, 2).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_with_two_addresses_keeps_one_stream() {
+    let mut cluster = Cluster::new(2, 2);
+    let dialler = cluster.start_with(0, |parts| {
+        let mut again = parts.peers[0].clone();
+        again.node_id = None;
+        parts.peers.push(again);
+    });
+    let nodes = [dialler.await, cluster.start(1).await];
+    for node in &nodes {
+        connected(node, 1).await;
+    }
+    // Once both addresses have been tried, one stream stands and no other was opened.
+    let tried = async {
+        while nodes[1].accepted_connections() < 3 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    soon("three connections", tried).await;
+    assert_eq!(nodes[0].counts().streams_opened, 1);
+    assert_eq!(nodes[1].counts().streams_opened, 1);
+}

@@ -88,6 +88,8 @@ pub(super) enum ConnectError {
     Refused(Box<Status>),
     #[error("the node is stopping")]
     Stopping,
+    #[error("another of its addresses leads to {0} already")]
+    Twice(NodeId),
 }
 
 /// Dials once and runs the session to its end; gives who was there.
@@ -117,6 +119,11 @@ async fn connect(
         peer.cancel.cancel();
         return Ok(node_id);
     }
+    // Two addresses of one peer would replace each other's stream again and again.
+    let Some(_dialled) = sessions.dialled.enter(&node_id) else {
+        peer.cancel.cancel();
+        return Err(ConnectError::Twice(node_id));
+    };
     let ends = open(dialled.channel)
         .await
         .map_err(|status| ConnectError::Refused(Box::new(status)))?;

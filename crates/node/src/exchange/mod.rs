@@ -9,7 +9,7 @@ mod queue;
 mod raw;
 mod session;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,6 +48,7 @@ pub(crate) struct Sessions {
     pub(crate) frames_per_sec: std::num::NonZeroU32,
     /// The node goes down: no new streams.
     pub(crate) stopping: CancellationToken,
+    dialled: Dialled,
     next: AtomicU64,
 }
 
@@ -69,12 +70,38 @@ impl Sessions {
             counters,
             frames_per_sec,
             stopping,
+            dialled: Dialled::default(),
             next: AtomicU64::new(1),
         }
     }
 
     fn next_stream(&self) -> StreamId {
         StreamId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The peers to whom a dialled stream leads.
+#[derive(Clone, Default)]
+struct Dialled(Arc<Mutex<HashSet<NodeId>>>);
+
+/// A peer's place among them, given back when dropped.
+struct DialledPlace(Dialled, NodeId);
+
+impl Dialled {
+    fn lock(&self) -> MutexGuard<'_, HashSet<NodeId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None when a stream leads there already.
+    fn enter(&self, node_id: &NodeId) -> Option<DialledPlace> {
+        let new = self.lock().insert(node_id.clone());
+        new.then(|| DialledPlace(self.clone(), node_id.clone()))
+    }
+}
+
+impl Drop for DialledPlace {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
     }
 }
 
