@@ -475,3 +475,25 @@ fn a_hello_is_the_first_that_a_peer_hears() {
         "{bodies:?}"
     );
 }
+
+#[test]
+fn who_waits_for_a_vote_of_a_banned_trustee_is_told_of_the_ban() {
+    let mut world = with_liar(options());
+    // Node 0's own vote waits for its key while two others by it turn up.
+    world.sign_ms = 10_000;
+    let waiting = world.submit(0, &tx("tx_002"), number(1), Wait::Recorded);
+    let (id, now) = (tx("tx_001"), world.wall());
+    let one = world.cluster.vote(0, &id, number(1), now);
+    let two = world.cluster.vote(0, &id, number(2), now + 1);
+    let stream = world.tap(1, 4);
+    let hello = world.hello(1, 4, stream);
+    world.say(1, stream, frame::Body::Hello(hello));
+    world.say_votes(1, stream, vec![one, two]);
+    world.until(|w| w.board.is_banned(&w.cluster.node_id(0)));
+    world.run(100);
+    assert!(
+        matches!(world.answer(waiting), Err(Reject::Banned { .. })),
+        "{:?}",
+        world.answer(waiting)
+    );
+}

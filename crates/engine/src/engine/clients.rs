@@ -151,7 +151,7 @@ impl Engine {
         Some(&recorded.vote)
     }
 
-    fn own_ban(&self) -> Option<Reject> {
+    pub(super) fn own_ban(&self) -> Option<Reject> {
         let ban = self.board.member(&self.config.node_id)?.ban.as_ref()?;
         Some(Reject::Banned {
             node_id: self.config.node_id.clone(),

@@ -18,7 +18,6 @@ use quorate_consensus::ballot::is_final;
 use quorate_consensus::statement::{self, AccusationBody, HelloBody, StatementError};
 use quorate_consensus::wire::{self, AccusationKind, Frame, GoodbyeReason, frame};
 
-use super::clients::unavailable;
 use super::intake::Offence;
 use super::{Engine, PROTOCOL_VERSION, Pending, Timer};
 use crate::api::{Effect, Now, StreamId};
@@ -308,8 +307,9 @@ impl Engine {
     /// From now on this node neither speaks nor listens to a peer.
     pub(super) fn refuse(&mut self, peer: &NodeId, reason: GoodbyeReason, detail: &str) {
         if self.is_own(peer) {
-            let own = peer.to_string();
-            let reject = unavailable("BANNED", &format!("{own} was banned meanwhile"));
+            let Some(reject) = self.own_ban() else {
+                return;
+            };
             let waiting: Vec<_> = self.locals.keys().cloned().collect();
             for tx_id in waiting {
                 let recorded = self
