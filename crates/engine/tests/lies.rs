@@ -497,3 +497,27 @@ fn who_waits_for_a_vote_of_a_banned_trustee_is_told_of_the_ban() {
         world.answer(waiting)
     );
 }
+
+#[test]
+fn a_short_question_does_not_get_a_long_answer_each_time() {
+    let mut world = with_liar(options());
+    world.submit(0, &tx("tx_001"), number(1), Wait::Recorded);
+    world.run(1_000);
+    let stream = world.tap_as_member(0, 4);
+    let batches = |world: &World| {
+        let frames = world.tapped[&stream.0].iter();
+        let is_batch = |f: &&wire::Frame| matches!(f.body, Some(frame::Body::Batch(_)));
+        frames.filter(is_batch).count()
+    };
+    let before = batches(&world);
+    for _ in 0..100 {
+        world.say(0, stream, frame::Body::Resync(wire::Resync {}));
+    }
+    world.run(20);
+    assert_eq!(batches(&world), before + 1);
+    // The last question is answered, too, when its time has come.
+    world.run(1_000);
+    assert_eq!(batches(&world), before + 2);
+    world.run(3_000);
+    assert_eq!(batches(&world), before + 2);
+}

@@ -122,6 +122,7 @@ enum Timer {
     Members,
     Quarantine,
     Greeting(StreamId),
+    Resync(StreamId),
     Transaction(TxId),
 }
 
@@ -360,6 +361,7 @@ impl Engine {
                 Timer::Members => self.evaluate_members(now),
                 Timer::Quarantine => self.end_quarantine(now),
                 Timer::Greeting(stream) => self.end_greeting(stream),
+                Timer::Resync(stream) => self.resync(now, stream),
                 Timer::Transaction(tx_id) => {
                     self.touched.insert(tx_id);
                 }

@@ -7,7 +7,7 @@
 //! | greeting | hello that answers ours | heard; once our own is said too, established: an earlier stream of the pair is replaced |
 //! | greeting | anything else | closed; nobody is accused, for nobody is known yet |
 //! | established | batch | every statement verified, then taken in; the first bad one accuses the sender |
-//! | established | resync | all statements for unfinished ballots again |
+//! | established | resync | all statements for unfinished ballots again, once a second at most |
 //! | established | ping, pong, goodbye | answered, ignored, closed |
 //!
 //! The sender answers for every signature it sends, its own or relayed: honest nodes
@@ -28,6 +28,10 @@ const MOST_IN_A_FRAME: usize = 256;
 
 /// How long a hello is waited for, in milliseconds.
 const GREETING_MS: u64 = 10_000;
+
+/// How often a peer is sent everything again because it asks, in milliseconds: the
+/// question is short, the answer is not.
+const RESYNC_MS: u64 = 1_000;
 
 /// How far a stream has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub(super) struct Stream {
     challenge: [u8; 32],
     answered_challenge: bool,
     said_hello: bool,
+    /// When everything was last sent because the peer asked, on the monotonic clock.
+    resynced_mono: Option<u64>,
     greeting: Greeting,
     full: bool,
     missed: bool,
@@ -69,6 +75,7 @@ impl Stream {
             challenge,
             answered_challenge: false,
             said_hello: false,
+            resynced_mono: None,
             greeting: Greeting::Awaited,
             full: false,
             missed: false,
@@ -107,6 +114,7 @@ impl Engine {
 
     pub(super) fn stream_down(&mut self, id: StreamId) {
         self.unset(Timer::Greeting(id));
+        self.unset(Timer::Resync(id));
         if let Some(stream) = self.streams.remove(&id)
             && self.peers.get(&stream.peer) == Some(&id)
         {
@@ -171,7 +179,7 @@ impl Engine {
                 let token = ping.token;
                 self.send(id, frame::Body::Pong(wire::Pong { token }));
             }
-            Some(frame::Body::Resync(_)) => self.resend_everything(id),
+            Some(frame::Body::Resync(_)) => self.resync(now, id),
             // A second hello, a pong, or a body of a later version.
             Some(frame::Body::Hello(_) | frame::Body::Pong(_)) | None => {}
         }
@@ -364,6 +372,20 @@ impl Engine {
                 Some(stream) if stream.full => stream.missed = true,
                 Some(_) => self.send(id, frame::Body::Batch(batch.clone())),
                 None => {}
+            }
+        }
+    }
+
+    /// The peer asks for everything again; who asks more often waits.
+    pub(super) fn resync(&mut self, now: Now, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        match stream.resynced_mono.map(|last| last + RESYNC_MS) {
+            Some(next) if next > now.mono_ms => self.wake_by(Timer::Resync(id), next),
+            _ => {
+                stream.resynced_mono = Some(now.mono_ms);
+                self.resend_everything(id);
             }
         }
     }
