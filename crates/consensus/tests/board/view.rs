@@ -54,6 +54,15 @@ fn a_collecting_ballot_says_what_it_waits_for() {
         (5, 4, 0)
     );
     assert_eq!(view.trustees[0].peer_id.len(), 32);
+    w.vote(3, number(42));
+    w.vote(4, number(42));
+    let view = w.board.view(&w.tx).unwrap();
+    assert_eq!(view.state(), BallotState::Collecting);
+    assert!(
+        view.reason.contains("4 of them for 42, which is enough"),
+        "{}",
+        view.reason
+    );
 }
 
 #[test]
