@@ -25,6 +25,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A stream that lived so long was a good one: the pauses start anew.
 const GOOD_LIFE: Duration = Duration::from_secs(5);
 
+/// How long a peer that took the connection may take to open the stream.
+const OPEN_TIME: Duration = Duration::from_secs(5);
+
 /// How a peer's gRPC connection is watched.
 fn options() -> DialOptions {
     DialOptions::default()
@@ -136,7 +139,10 @@ async fn connect(
 /// Opens the stream on a connection.
 pub(super) async fn open(channel: Channel) -> Result<Ends, Status> {
     let (outgoing, stream) = Ends::outgoing();
-    let incoming = call(channel, stream).await?;
+    // Pings alone keep a connection: who answers them and nothing else is left, too.
+    let incoming = tokio::time::timeout(OPEN_TIME, call(channel, stream))
+        .await
+        .map_err(|_| Status::deadline_exceeded("the stream was not opened in time"))??;
     Ok(Ends { incoming, outgoing })
 }
 
@@ -167,4 +173,28 @@ pub(super) async fn dial_raw(
         .await
         .map_err(|status| ConnectError::Refused(Box::new(status)))?;
     Ok((dialled.peer, ends))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_opens_the_stream_is_left() {
+        // The other end takes all bytes and says nothing.
+        let (near, _far) = tokio::io::duplex(64 * 1024);
+        let mut once = Some(near);
+        let connector = tower::service_fn(move |_: http::Uri| {
+            let taken = once.take().map(hyper_util::rt::TokioIo::new);
+            std::future::ready(taken.ok_or_else(|| std::io::Error::other("once")))
+        });
+        let endpoint = Endpoint::from_static("http://peer");
+        let channel = endpoint.connect_with_connector(connector).await.unwrap();
+        let opened = tokio::time::timeout(OPEN_TIME * 2, open(channel)).await;
+        let status = opened.expect("it gives up").err().expect("refused");
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+    }
 }
