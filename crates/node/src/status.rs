@@ -178,8 +178,9 @@ impl From<ApiError> for Status {
                     "too many calls of this identity: go on in {} ms",
                     retry.as_millis().max(1)
                 )),
-            E::DeadlineExceeded => Row::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED")
-                .status("the deadline passed: the vote may be recorded, and repeating it is safe"),
+            E::DeadlineExceeded => Row::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED").status(
+                "the deadline passed: if this was a vote, it may be recorded; repeating it is safe",
+            ),
             E::Unavailable { reason, why, retry } => {
                 Row::new(Code::Unavailable, reason).retry(retry).status(why)
             }

@@ -145,8 +145,14 @@ impl Api {
         &self,
         look: impl FnOnce(&Engine) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        Ok(self.mailbox.look(|engine, _| look(engine)).await?)
+        Ok(in_time(self.mailbox.look(|engine, _| look(engine))).await??)
     }
+}
+
+/// Waits as long as a call may take.
+async fn in_time<T>(future: impl Future<Output = T>) -> Result<T, ApiError> {
+    let waited = tokio::time::timeout(DEADLINE, future).await;
+    waited.map_err(|_| ApiError::DeadlineExceeded)
 }
 
 /// The name of a transaction in a request.
@@ -345,6 +351,13 @@ impl VoteService for Api {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_to_a_node_that_is_stuck_ends() {
+        let (mailbox, _nobody_reads) = Mailbox::new();
+        let asked = in_time(mailbox.look(|_, _| ())).await;
+        assert!(matches!(asked, Err(ApiError::DeadlineExceeded)));
+    }
 
     fn field_of(error: ApiError) -> String {
         match error {
