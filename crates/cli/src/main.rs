@@ -23,7 +23,7 @@ use clap::Parser;
 use crate::failure::{Exit, Failure};
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::parse_from(remote::node_options_last(std::env::args_os()));
     let out = output::Out::new(cli.json);
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

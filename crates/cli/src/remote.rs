@@ -1,10 +1,11 @@
 //! Which node a command talks to: flags as with etcdctl, `QUORATE_*` variables, or a
 //! named context.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Command};
 
 use crate::contexts::{Context, Contexts};
 use crate::failure::{Failure, Outcome};
@@ -38,6 +39,53 @@ pub(crate) struct RemoteArgs {
     /// Seconds to wait for an answer
     #[arg(long, value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout: u64,
+}
+
+/// The command line with the options that name a node behind the command, where clap
+/// knows them: people also write them in front of it, as with other such tools.
+pub(crate) fn node_options_last(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let known = RemoteArgs::augment_args(Command::new(""));
+    let written: Vec<_> = args.into_iter().collect();
+    let mut args = written.iter().cloned().peekable();
+    // The name of the program comes first.
+    let mut line: Vec<_> = args.next().into_iter().collect();
+    let mut early = Vec::new();
+    while let Some(arg) = args.next_if(|arg| arg.as_encoded_bytes().starts_with(b"-")) {
+        match node_option(&known, &arg) {
+            None => line.push(arg),
+            Some(has_value) => {
+                early.push(arg);
+                if !has_value {
+                    early.extend(args.next());
+                }
+            }
+        }
+    }
+    if args.peek().is_none() {
+        // No command follows: clap says so, about the line as it was written.
+        return written;
+    }
+    line.extend(args);
+    // Behind a bare `--` nothing is an option.
+    let end = line.iter().position(|arg| arg == "--");
+    let end = end.unwrap_or(line.len());
+    line.splice(end..end, early);
+    line
+}
+
+/// Whether an argument is an option of [`RemoteArgs`], and if so, whether its value is
+/// in it already, as in `--node=node2` and `-nnode2`.
+fn node_option(known: &Command, arg: &OsStr) -> Option<bool> {
+    let arg = arg.to_str()?;
+    known.get_arguments().find_map(|option| {
+        let long = option.get_long().map(|long| format!("--{long}"));
+        let short = option.get_short().map(|short| format!("-{short}"));
+        if let Some(rest) = long.and_then(|long| arg.strip_prefix(&long)) {
+            return (rest.is_empty() || rest.starts_with('=')).then_some(!rest.is_empty());
+        }
+        let rest = short.and_then(|short| arg.strip_prefix(&short))?;
+        Some(!rest.is_empty())
+    })
 }
 
 /// A node to talk to.
@@ -120,5 +168,43 @@ impl RemoteArgs {
             key: file("key", &self.key)?,
             cluster_id: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn moved(line: &str, expected: &str) {
+        let line = node_options_last(line.split(' ').map(OsString::from));
+        let line: Vec<_> = line.iter().map(|arg| arg.to_string_lossy()).collect();
+        assert_eq!(line.join(" "), expected);
+    }
+
+    #[test]
+    fn options_before_the_command_are_moved_behind_it() {
+        moved("q --node b vote t --value 1", "q vote t --value 1 --node b");
+        moved("q --json -n b list", "q --json list -n b");
+        moved("q --node=b -nc list", "q list --node=b -nc");
+        moved(
+            "q --endpoint h:1 --cert c --key k --cacert a --timeout 3 rules show",
+            "q rules show --endpoint h:1 --cert c --key k --cacert a --timeout 3",
+        );
+        moved("q --node b status -- t", "q status --node b -- t");
+    }
+
+    #[test]
+    fn everything_else_stays_as_it_was_written() {
+        for line in [
+            "q",
+            "q list --node b",
+            "q --json list",
+            "q --nodes 3 dev",
+            "q --unknown --node",
+            "q --node b",
+        ] {
+            moved(line, line);
+        }
     }
 }
