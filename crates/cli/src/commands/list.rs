@@ -1,6 +1,7 @@
 //! `quorate list`: ballots, newest first.
 
 use clap::{Args, ValueEnum};
+use comfy_table::ColumnConstraint;
 use quorate_wire::v1::{Ballot, BallotState, ListRequest};
 
 use crate::client::Client;
@@ -97,6 +98,10 @@ pub(crate) async fn run(args: ListArgs, out: Out) -> Outcome {
         "opened",
         "violations",
     ]);
+    // One word; a long tx_id beside it gives way.
+    if let Some(states) = table.column_mut(1) {
+        states.set_constraint(ColumnConstraint::ContentWidth);
+    }
     for ballot in &page.ballots {
         let (state, tone) = state_word(ballot.state());
         table.add_row([

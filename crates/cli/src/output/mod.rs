@@ -166,6 +166,8 @@ impl Out {
     pub(crate) fn cell(self, tone: Tone, text: impl Display) -> Cell {
         let cell = Cell::new(text);
         match tone {
+            // Asked not to, the table would still print the ends of colours.
+            _ if !self.colour => cell,
             Tone::Good => cell.fg(Color::Green),
             Tone::Bad => cell.fg(Color::Red),
             Tone::Warn => cell.fg(Color::Yellow),
@@ -185,5 +187,25 @@ fn write_out(text: &str) {
         .is_err()
     {
         std::process::exit(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_without_colours_gets_no_codes() {
+        let out = |colour| Out {
+            json: false,
+            colour,
+            terminal: true,
+        };
+        for colour in [false, true] {
+            let mut table = out(colour).table(&["state"]);
+            table.enforce_styling();
+            table.add_row([out(colour).cell(Tone::Good, "CONFIRMED")]);
+            assert_eq!(table.to_string().contains('\x1b'), colour);
+        }
     }
 }
