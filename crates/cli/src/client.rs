@@ -146,5 +146,5 @@ pub(crate) fn channel(context: &Context) -> Outcome<Channel> {
         ExpectedPeer::any(),
         DialOptions::default(),
     )
-    .map_err(Failure::usage)
+    .map_err(|e| Failure::usage(e).hint("give it as with --endpoint localhost:9001"))
 }

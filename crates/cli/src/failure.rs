@@ -235,7 +235,10 @@ fn connection_hint(cause: &str, endpoint: &str) -> String {
     if cause.contains("expired") {
         return "a certificate has expired: look at it with `quorate certs show FILE`".into();
     }
-    if cause.contains("certificate") || cause.contains("alert") || cause.contains("unknownissuer") {
+    if ["certificate", "certified", "alert", "unknownissuer"]
+        .iter()
+        .any(|word| cause.contains(word))
+    {
         return "check --cacert, --cert and --key: the client certificate must be issued by the \
                 CA of this node's own trustee, and --cacert is the cluster CA \
                 (`quorate certs show FILE`)"
@@ -259,7 +262,8 @@ fn hint_of(code: Code, reason: Option<&str>) -> Option<String> {
              its role, `quorate config get-contexts` the ones known here"
         }
         (Code::DeadlineExceeded, _) => {
-            "the vote stays recorded; follow it with `quorate watch`, or wait longer with --timeout"
+            "follow the ballot with `quorate watch`, or repeat the same command with a longer \
+             --timeout"
         }
         (Code::Unavailable | Code::ResourceExhausted, _) => {
             "repeat the same command: that is always safe"
@@ -307,6 +311,12 @@ mod tests {
             let failure = Failure::from_status(&Status::new(code, "x"), "node:1");
             assert_eq!(failure.exit(), exit, "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_wrong_ca_is_not_a_wrong_address() {
+        let cause = "node:1 is not who it must be: it is certified by a CA that is not the one";
+        assert!(connection_hint(cause, "node:1").contains("--cacert"));
     }
 
     #[test]

@@ -110,6 +110,18 @@ fn errors_say_what_to_try() {
     assert!(lost.stderr.contains("quorate dev"), "{}", lost.stderr);
     let unknown = home.run(&["run", "--set", "node.listen_adr=x"]).expect(2);
     assert!(unknown.stderr.contains("listen_addr"), "{}", unknown.stderr);
+    for value in ["-1", "1.5", "abc", "18446744073709551616"] {
+        let bad = home.run(&["vote", "tx_001", "--value", value]).expect(2);
+        let says = bad
+            .stderr
+            .contains("whole number, 0 to 18446744073709551615");
+        assert!(says, "{value}: {}", bad.stderr);
+    }
+    // Options that name a node may stand before the command, too.
+    let early = home.run(&["--node", "here", "list"]).expect(2).stderr;
+    assert!(early.contains("no context named \"here\""), "{early}");
+    let homeless = home.run(&["--node", "here", "version"]).expect(2).stderr;
+    assert!(homeless.contains("quorate version"), "{homeless}");
     let error = home.run(&["list", "--json"]).expect(2).error();
     assert_eq!(error["exit_code"], 2);
     for name in ["code", "reason", "message", "hint", "metadata"] {
@@ -357,6 +369,20 @@ fn one_node_from_its_configuration_and_nothing_else() {
     home.run(&["run", "--config", "node.toml"]).expect(2);
     home.run(&[&accept[..], &[cluster_id.as_str()]].concat())
         .expect(0);
+    let lost = [
+        "run",
+        "--config",
+        "node.toml",
+        "--set",
+        "mtls.ca_cert_path=lost",
+    ];
+    let lost = home.run(&lost).expect(2).stderr;
+    assert!(
+        lost.contains("cannot read lost") && lost.contains("try:"),
+        "{lost}"
+    );
+    let stranger = ["run", "--config", "node.toml", "--set", "node.node_id=bob"];
+    home.run(&stranger).expect(2);
     let mut node = home
         .command()
         .args(["run", "--config", "node.toml"])

@@ -97,7 +97,13 @@ pub(crate) async fn run(args: RunArgs, out: Out) -> Outcome {
 
 fn not_started(error: &StartError) -> Failure {
     match error {
-        StartError::Config(_) | StartError::Rules { .. } | StartError::Key(_) => {
+        StartError::Config(_)
+        | StartError::Rules { .. }
+        | StartError::Key(_)
+        | StartError::WrongKey { .. }
+        | StartError::NotAMember(_)
+        | StartError::Tls(_)
+        | StartError::OtherIdentity { .. } => {
             Failure::usage(error).hint("`quorate run --print-default-config` explains every key")
         }
         other => Failure::failed(other),

@@ -110,7 +110,18 @@ pub(crate) async fn run(args: TestByzantineArgs, out: Out) -> Outcome {
         ));
     }
     let began = Instant::now();
-    let ballot = args.test_type.act(&stage).await?;
+    let ballot = args.test_type.act(&stage).await.map_err(|failure| {
+        // Most often because earlier lies have used the trustees up.
+        match (failure.exit(), failure.advice()) {
+            (Exit::Deadline, None) => failure.hint(format!(
+                "t = {} trustees besides the liar must not be banned: `quorate status {}` names \
+                 who is; for more, delete the data directory and start anew",
+                stage.rules.threshold(),
+                stage.tx_id
+            )),
+            _ => failure,
+        }
+    })?;
     let took = began.elapsed();
     let proofs = stage
         .first()?
@@ -257,10 +268,10 @@ fn print(
         (
             "the liar",
             if banned { Tone::Bad } else { Tone::Warn },
-            if banned {
-                format!("{standing}, banned")
-            } else {
-                format!("{standing}, not banned")
+            match (standing, banned) {
+                ("banned", _) => "banned".to_owned(),
+                (_, true) => format!("{standing}, banned"),
+                (_, false) => format!("{standing}, not banned"),
             },
         ),
         ("the ballot", tone, state.to_owned()),

@@ -46,7 +46,7 @@ pub(crate) struct VoteArgs {
 #[group(required = true, multiple = false)]
 struct ChoiceArgs {
     /// Vote for a number, 0 to 18446744073709551615
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = number)]
     value: Option<u64>,
 
     /// Vote for bytes: hexadecimal, or @FILE for a file's content; at most 1024
@@ -77,6 +77,15 @@ impl From<Wait> for WaitFor {
             Wait::Confirmed => Self::Confirmed,
         }
     }
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "it must be a whole number, 0 to {}; --data votes for bytes",
+            u64::MAX
+        )
+    })
 }
 
 impl ChoiceArgs {
