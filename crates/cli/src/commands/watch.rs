@@ -16,7 +16,10 @@ Examples:
   quorate watch                           everything from now on
   quorate watch tx_001                    one transaction, from its first event on
   quorate watch --from 1 --json           the whole board, one JSON object a line
-  quorate watch tx_001 --until-final      ends when the ballot is over";
+  quorate watch tx_001 --until-final      ends when the ballot is over
+
+Runs until Ctrl-C, whatever --timeout says, and waits for a transaction that nobody has voted on
+yet.";
 
 /// Watch what happens on the board
 #[derive(Debug, Args)]
