@@ -121,6 +121,11 @@ impl Ballot {
         )
     }
 
+    /// Its certificate or its abort proof is on the board.
+    pub fn is_proven(&self) -> bool {
+        self.certificate.is_some() || !self.aborts.is_empty()
+    }
+
     /// The votes that count: neither struck (row 2 under `outvote`) nor late.
     /// Abstentions are among them.
     pub fn counted_votes(&self) -> impl Iterator<Item = &Vote> {

@@ -511,9 +511,8 @@ impl Engine {
             self.drop_local(tx_id);
             return;
         };
-        let proven = ballot.certificate.is_some() || !ballot.aborts.is_empty();
         let called = ballot.roll_called || ballot.deadline_ms().is_none();
-        if !(is_final(ballot.state) && proven && called) {
+        if !(is_final(ballot.state) && ballot.is_proven() && called) {
             return;
         }
         if ballot.reservation.is_none() {

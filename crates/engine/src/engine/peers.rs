@@ -396,11 +396,7 @@ impl Engine {
         let mut batches = Vec::new();
         let unfinished = self.locals.iter().filter(|(tx_id, local)| {
             let ballot = self.board.ballot(tx_id);
-            ballot.is_none_or(|b| {
-                !is_final(b.state)
-                    || (b.certificate.is_none() && b.aborts.is_empty())
-                    || local.says_undone(b)
-            })
+            ballot.is_none_or(|b| !is_final(b.state) || !b.is_proven() || local.says_undone(b))
         });
         let mut count = 0;
         for (tx_id, local) in unfinished {

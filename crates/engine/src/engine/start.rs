@@ -103,11 +103,10 @@ impl Engine {
         self.put_boot(now);
         self.welcome_members();
         self.wake_by(Timer::Members, now.mono_ms);
-        let (finished, unfinished): (Vec<&Ballot>, Vec<&Ballot>) =
-            self.board.ballots().partition(|ballot| {
-                let proven = ballot.certificate.is_some() || !ballot.aborts.is_empty();
-                is_final(ballot.state) && proven && ballot.roll_called
-            });
+        let (finished, unfinished): (Vec<&Ballot>, Vec<&Ballot>) = self
+            .board
+            .ballots()
+            .partition(|ballot| is_final(ballot.state) && ballot.is_proven() && ballot.roll_called);
         // The latest of those that were concluded are watched for a reorganisation.
         let mut watched: Vec<_> = finished
             .into_iter()
