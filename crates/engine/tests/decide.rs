@@ -310,3 +310,41 @@ fn a_node_that_is_down_starves_no_ballot_under_load() {
         .collect();
     assert!(waiting.is_empty(), "{waiting:?}");
 }
+
+/// Two of five vote while no frame arrives anywhere: the board times the ballot out
+/// and calls the roll, and nobody holds t abort statements.
+fn aborted_without_a_proof() -> World {
+    let mut world = five();
+    for i in 0..5 {
+        for j in i + 1..5 {
+            world.cut(i, j);
+        }
+    }
+    let id = tx("tx_001");
+    for i in 0..2 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| w.board.ballot(&id).is_some_and(|b| b.roll_called));
+    world.run(5_000);
+    let ballot = world.board.ballot(&id).unwrap();
+    assert_eq!(ballot.state, BallotState::AbortedTimeout);
+    assert!(!ballot.is_proven());
+    world
+}
+
+#[test]
+fn an_end_is_not_forgotten_before_it_is_proven() {
+    let mut world = aborted_without_a_proof();
+    world.heal();
+    world.until(|w| w.board.ballot(&tx("tx_001")).unwrap().is_proven());
+}
+
+#[test]
+fn an_end_that_is_not_proven_is_proven_after_a_restart() {
+    let mut world = aborted_without_a_proof();
+    for i in 0..5 {
+        world.restart(i);
+    }
+    world.heal();
+    world.until(|w| w.board.ballot(&tx("tx_001")).unwrap().is_proven());
+}

@@ -19,7 +19,7 @@ impl Engine {
         let reservation = ballot.reservation.clone()?;
         let concluded = ballot.state != BallotState::Submitted;
         if !self.is_in_service() {
-            return Some(now.mono_ms + 100);
+            return None;
         }
         let local = self.locals.get_mut(tx_id)?;
         if let Some((_, again)) = local.looking

@@ -162,6 +162,8 @@ impl Engine {
         if self.phase == Phase::Booting && ours {
             self.phase = Phase::InService;
             self.unset(Timer::Start);
+            // What could not be done before it was in service is done now.
+            self.touched.extend(self.locals.keys().cloned());
             self.durable.acknowledged = generation;
             if !matches!(self.signing, Signing::Quarantined { .. }) {
                 self.persist(Record::Generation {
