@@ -1,0 +1,5 @@
+//! A deterministic simulator that hunts: real engines, a pure board, a model chain, and
+//! one seed that decides everything that goes wrong.
+
+pub mod liars;
+pub mod plan;
