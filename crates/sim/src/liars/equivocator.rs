@@ -1,9 +1,13 @@
 //! Signs two values for one transaction and tells each half of the members another
-//! one: DOUBLE_VOTING.
+//! one: DOUBLE_VOTING, row 2.
+//!
+//! What must come of it: whoever holds both votes puts the second on the board, the
+//! ballot aborts (under `outvote` its votes are struck), both votes are kept as
+//! evidence, and the liar is banned by them.
 
-use quorate_consensus::{Choice, Value};
+use quorate_consensus::NodeId;
 
-use super::{Cue, Liar, Lie, Stage, votes};
+use super::{Cue, Liar, Lie, Stage, another, votes};
 
 /// Two values for every transaction that it is asked about.
 #[derive(Debug, Default)]
@@ -14,15 +18,11 @@ impl Liar for Equivocator {
         let Cue::Asked { tx_id, choice } = cue else {
             return Vec::new();
         };
-        let other = match choice {
-            Choice::Value(Value::Number(number)) => Value::Number(number.wrapping_add(1)),
-            _ => Value::Number(1),
-        };
         let both = [
             stage.vote(tx_id, choice.clone()),
-            stage.vote(tx_id, other.into()),
+            stage.vote(tx_id, another(choice).into()),
         ];
-        let say = |(i, to): (usize, &quorate_consensus::NodeId)| Lie::Say {
+        let say = |(i, to): (usize, &NodeId)| Lie::Say {
             to: to.clone(),
             body: votes([both[i % 2].clone()]),
         };

@@ -3,10 +3,13 @@
 //! wants ([`Lie`]). It does no I/O, so that the simulator, the tests and
 //! `quorate test-byzantine` drive the same liars.
 
+use prost::Message as _;
 use quorate_consensus::board::Board;
-use quorate_consensus::statement::{Body, KeyRole, VoteBody, bytes_to_sign};
-use quorate_consensus::wire::{self, BoardEntry, BoardOp, SignedStatement, TracedVote, frame};
-use quorate_consensus::{Choice, Domain, NodeId, Rules, TxId};
+use quorate_consensus::statement::{Body, Header, KeyRole, VoteBody, bytes_to_sign};
+use quorate_consensus::wire::{
+    self, BoardEntry, BoardOp, SignedStatement, TracedVote, board_event, frame,
+};
+use quorate_consensus::{Choice, Domain, NodeId, Rules, RulesDigest, TxId, Value};
 
 /// What a liar is told.
 #[derive(Clone, Debug)]
@@ -120,6 +123,20 @@ impl Stage<'_> {
         }
     }
 
+    /// A statement of its own under rules of this digest, signed.
+    pub fn state_under<B: Body>(&self, rules_digest: RulesDigest, body: &B) -> SignedStatement {
+        let header = Header {
+            cluster_id: self.rules.cluster_id(),
+            rules_digest,
+            node_id: self.me.clone(),
+        };
+        let statement = body.to_wire(&header).encode_to_vec();
+        SignedStatement {
+            signature: self.keys.sign(B::KEY, B::DOMAIN, &statement),
+            statement,
+        }
+    }
+
     /// A vote of its own, signed now.
     pub fn vote(&self, tx_id: &TxId, choice: Choice) -> SignedStatement {
         self.vote_at(tx_id, choice, self.now_ms)
@@ -146,10 +163,27 @@ impl Stage<'_> {
 
     /// An operation for the board, stamped with the liar's time.
     pub fn ask(&self, op: wire::board_op::Op) -> Lie {
-        Lie::Propose {
-            op: BoardOp { op: Some(op) },
-            now_ms: self.now_ms,
-        }
+        self.propose(BoardOp { op: Some(op) })
+    }
+
+    /// The same for a whole operation.
+    pub fn propose(&self, op: BoardOp) -> Lie {
+        let now_ms = self.now_ms;
+        Lie::Propose { op, now_ms }
+    }
+
+    /// One of `among` (0 to `among` − 1; 0 when there are none), by the dice. Each
+    /// `throw` of one cue is another one; dice of 0 give 0.
+    pub fn pick(&self, among: usize, throw: u32) -> usize {
+        let mixed = self.dice.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let thrown = mixed.rotate_left(throw.wrapping_mul(13)) >> 16;
+        (thrown % among.max(1) as u64) as usize
+    }
+
+    /// One of the other members, by the dice.
+    pub fn pick_other(&self, throw: u32) -> Option<&NodeId> {
+        let others = self.others().count();
+        self.others().nth(self.pick(others, throw))
     }
 }
 
@@ -163,6 +197,45 @@ pub fn votes(votes: impl IntoIterator<Item = SignedStatement>) -> frame::Body {
         votes: votes.into_iter().map(traced).collect(),
         ..wire::Batch::default()
     })
+}
+
+/// A batch for [`Lie::Say`].
+fn batch(batch: wire::Batch) -> frame::Body {
+    frame::Body::Batch(batch)
+}
+
+/// Another value than the one chosen.
+pub fn another(choice: &Choice) -> Value {
+    match choice {
+        Choice::Value(Value::Number(number)) => Value::Number(number.wrapping_add(1)),
+        _ => Value::Number(1),
+    }
+}
+
+/// What the entries say about transactions.
+fn told(entries: &[BoardEntry]) -> impl Iterator<Item = (TxId, &board_event::Event)> {
+    let events = entries.iter().flat_map(|entry| &entry.events);
+    events.filter_map(|event| Some((TxId::new(&event.tx_id).ok()?, event.event.as_ref()?)))
+}
+
+/// So many lies and no more, so that two liars cannot keep each other busy for ever.
+#[derive(Debug, Default)]
+struct Budget<const MOST: usize> {
+    spent: usize,
+}
+
+impl<const MOST: usize> Budget<MOST> {
+    /// Whether there is nothing left.
+    fn is_spent(&self) -> bool {
+        self.spent >= MOST
+    }
+
+    /// As many of these as are left.
+    fn of(&mut self, mut lies: Vec<Lie>) -> Vec<Lie> {
+        lies.truncate(MOST - self.spent);
+        self.spent += lies.len();
+        lies
+    }
 }
 
 /// A trustee that lies.
@@ -226,8 +299,44 @@ liars! {
     /// Signs two values for one transaction and tells each half of the members
     /// another one.
     Equivocator "equivocator" equivocator Beside::Nothing,
+    /// Votes for another value than its client asks for, in time or late.
+    Minority "minority" minority Beside::Nothing,
+    /// Votes in its own name with signatures that do not verify.
+    Forger "forger" forger Beside::Nothing,
+    /// Speaks in all others' names, signing with its own key.
+    Impersonator "impersonator" impersonator Beside::Nothing,
+    /// Repeats whatever it hears and reads, at once and much later, to everybody.
+    Replayer "replayer" replayer Beside::Engine,
     /// Says nothing at all.
     Silent "silent" silent Beside::Nothing,
+    /// Says everything, seconds late.
+    Late "late" late Beside::LateEngine(late::LATE_MS),
+    /// Sends bytes that are no frame, and statements that are none.
+    Malformed "malformed" malformed Beside::Nothing,
+    /// Asks the store for what nothing justifies.
+    Tamperer "tamperer" tamperer Beside::Engine,
+    /// Signs everything under rules that nobody has.
+    WrongRules "wrong-rules" wrong_rules Beside::Nothing,
+    /// Votes on hundreds of transactions that nobody asked for, and pings.
+    Flooder "flooder" flooder Beside::Engine,
+    /// Sends made-up evidence against honest trustees.
+    FalseWitness "false-witness" false_witness Beside::Engine,
+    /// Sends to the chain without a decision.
+    Greedy "greedy" greedy Beside::Engine,
+    /// One trustee's keys on two machines.
+    Twin "twin" twin Beside::Twins,
+    /// Accuses honest trustees, to peers and on the board.
+    Accuser "accuser" accuser Beside::Engine,
+    /// Votes on transactions that can be guessed, before anybody asks.
+    Squatter "squatter" squatter Beside::Nothing,
+    /// Takes every submission lease and does nothing with it.
+    LeaseHog "lease-hog" lease_hog Beside::Engine,
+    /// Votes and decides alone, under a rules document of its own with t = 1.
+    SelfMade "self-made-rules" self_made Beside::Nothing,
+    /// Signs observations of what the chain does not show.
+    FalseObserver "false-observer" false_observer Beside::Engine,
+    /// Stamps operations and votes early or late.
+    ClockLiar "clock-liar" clock_liar Beside::Nothing,
 }
 
 impl std::str::FromStr for LiarKind {
