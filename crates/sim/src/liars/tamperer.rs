@@ -8,6 +8,7 @@
 
 use quorate_consensus::TxId;
 use quorate_consensus::board::Board;
+use quorate_consensus::detector::proof_digest;
 use quorate_consensus::statement::{
     AbortBody, AccusationBody, BootBody, DecisionBody, ObservationBody, OperatorActBody, VoteBody,
 };
@@ -127,10 +128,15 @@ fn tamper(stage: &Stage<'_>, tx_id: &TxId, turn: u32) -> Option<BoardOp> {
             ops::boot(stage.state_as(victim, &boot))
         }
         13 => {
-            let act = act(stage, OperatorActKind::GiveUp, tx_id.as_str());
+            let act = stage.state(&OperatorActBody {
+                kind: OperatorActKind::GiveUp,
+                subject: tx_id.to_string(),
+                pardoned: Vec::new(),
+                time_ms: stage.now_ms,
+            });
             ops::give_up(tx_id, t_times(stage, act))
         }
-        14 => ops::unban(victim, Vec::new()),
+        14 => unban(stage)?,
         15 => ops::collect(tx_id),
         _ => {
             let vote = VoteBody {
@@ -144,12 +150,19 @@ fn tamper(stage: &Stage<'_>, tx_id: &TxId, turn: u32) -> Option<BoardOp> {
     Some(op)
 }
 
-fn act(stage: &Stage<'_>, kind: OperatorActKind, subject: &str) -> SignedStatement {
-    stage.state(&OperatorActBody {
-        kind,
-        subject: subject.to_owned(),
-        pardoned: Vec::new(),
-        time_ms: stage.now_ms,
+/// A pardon by its own operator alone, of whoever is banned.
+fn unban(stage: &Stage<'_>) -> Option<BoardOp> {
+    let board = stage.board?;
+    let mut members = stage.rules.members();
+    members.find_map(|member| {
+        let ban = board.member(&member.node_id)?.ban.as_ref()?;
+        let act = stage.state(&OperatorActBody {
+            kind: OperatorActKind::Unban,
+            subject: member.node_id.to_string(),
+            pardoned: vec![proof_digest(&ban.proof)],
+            time_ms: stage.now_ms,
+        });
+        Some(ops::unban(&member.node_id, t_times(stage, act)))
     })
 }
 

@@ -1,1 +1,478 @@
-//! Being written.
+//! A plan drawn from a seed. Each seed belongs to a *family* of bad days; within it
+//! everything is a matter of chance.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+use quorate_consensus::wire::{DissentPolicy, SilencePolicy};
+use quorate_consensus::{Choice, Value};
+
+use super::{Act, Disk, Forgery, Handed, Noise, Plan, Shape, Step, Tx};
+use crate::liars::LiarKind;
+
+/// A kind of bad day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// Some of everything, and as many liars as decisions bear.
+    Mixed,
+    /// Processes die, with and without their disks.
+    Crashes,
+    /// The network falls apart.
+    Partitions,
+    /// The store is away, loses replies, is late.
+    Stores,
+    /// The chain reorganises, forgets, charges more, and serves strangers.
+    Chains,
+    /// Clocks are off and jump.
+    Clocks,
+    /// Many liars, and few faults.
+    Liars,
+    /// More liars than decisions bear: only safety is asked.
+    Unsafe,
+    /// The store itself lies: only safety is asked.
+    LyingStore,
+    /// Finished ballots are collected, and asked for again.
+    Collected,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Mixed,
+        Self::Crashes,
+        Self::Partitions,
+        Self::Stores,
+        Self::Chains,
+        Self::Clocks,
+        Self::Liars,
+        Self::Unsafe,
+        Self::LyingStore,
+        Self::Collected,
+    ];
+
+    /// Its name, as people type it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mixed => "mixed",
+            Self::Crashes => "crashes",
+            Self::Partitions => "partitions",
+            Self::Stores => "stores",
+            Self::Chains => "chains",
+            Self::Clocks => "clocks",
+            Self::Liars => "liars",
+            Self::Unsafe => "unsafe",
+            Self::LyingStore => "lying-store",
+            Self::Collected => "collected",
+        }
+    }
+}
+
+/// The least number of ballots, and of faults, in a schedule.
+const LEAST: (usize, usize) = (8, 20);
+
+/// A day on which a ballot may be collected: milliseconds.
+const RETENTION_MS: u64 = quorate_consensus::board::RETENTION_MS;
+
+/// The plan of a seed.
+pub fn plan(seed: u64) -> Plan {
+    let mut rng = Rng::with_seed(seed);
+    let family = match rng.u32(0..100) {
+        0..40 => Family::Mixed,
+        40..52 => Family::Crashes,
+        52..60 => Family::Partitions,
+        60..68 => Family::Stores,
+        68..78 => Family::Chains,
+        78..83 => Family::Clocks,
+        83..91 => Family::Liars,
+        91..95 => Family::Unsafe,
+        95..98 => Family::LyingStore,
+        _ => Family::Collected,
+    };
+    of_family(seed, family)
+}
+
+/// The plan of a seed in a family.
+pub fn of_family(seed: u64, family: Family) -> Plan {
+    let rng = Rng::with_seed(seed ^ 0x0051_6d75_6c61_7465);
+    Draw { rng, family }.plan(seed)
+}
+
+struct Draw {
+    rng: Rng,
+    family: Family,
+}
+
+impl Draw {
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.rng.usize(0..from.len())].clone()
+    }
+
+    fn plan(&mut self, seed: u64) -> Plan {
+        let shape = self.shape();
+        let liars = self.liars(&shape);
+        let noise = self.noise(&shape);
+        let mut steps = Vec::new();
+        let span_ms = self.pick(&[1_500, 3_000, 6_000]);
+        self.ballots(&shape, &liars, span_ms, &mut steps);
+        self.faults(&shape, &liars, span_ms, &mut steps);
+        if self.family == Family::Collected {
+            self.collection(&shape, span_ms, &mut steps);
+        }
+        steps.sort_by_key(|step| step.at_ms);
+        let last = steps.iter().map(|step| step.at_ms).max().unwrap_or(0);
+        Plan {
+            seed,
+            shape,
+            liars,
+            noise,
+            steps,
+            calm_ms: last + 500,
+        }
+    }
+
+    fn shape(&mut self) -> Shape {
+        let nodes = match self.rng.u32(0..100) {
+            0..5 => 1,
+            5..10 => 2,
+            10..20 => 3,
+            20..35 => 4,
+            35..70 => 5,
+            70..80 => 6,
+            80..90 => 7,
+            _ => self.rng.usize(8..=12),
+        };
+        // Mostly what people choose: two thirds.
+        let threshold = match self.rng.bool() {
+            true => (2 * nodes).div_ceil(3),
+            false => self.rng.usize(1..=nodes),
+        };
+        let dissent = match self.rng.bool() {
+            true => DissentPolicy::Abort,
+            false => DissentPolicy::Outvote,
+        };
+        let silence = match self.rng.u32(0..4) {
+            0 => SilencePolicy::Ban,
+            _ => SilencePolicy::Mark,
+        };
+        Shape {
+            nodes,
+            threshold,
+            dissent,
+            silence,
+            vote_timeout_ms: self.pick(&[2_000, 5_000, 10_000]),
+            settle_window_ms: self.pick(&[0, 50, 500]),
+            clock_skew_ms: self.pick(&[200, 1_000]),
+            confirmations: self.pick(&[1, 2, 4]),
+            submitters: match self.rng.bool() {
+                true => nodes,
+                false => self.rng.usize(1..=nodes),
+            },
+        }
+    }
+
+    fn liars(&mut self, shape: &Shape) -> BTreeMap<usize, LiarKind> {
+        let (n, t) = (shape.nodes, shape.threshold);
+        let bearable = (n - t).min(t - 1);
+        let most = match self.family {
+            // Two certificates take 2t honest and lying signatures.
+            Family::Unsafe => (2 * t).saturating_sub(n + 1).max(bearable),
+            _ => bearable,
+        };
+        let count = match self.family {
+            Family::Liars | Family::Unsafe => most,
+            _ if most == 0 => 0,
+            _ => self.rng.usize(0..=most),
+        };
+        let mut members: Vec<usize> = (0..n).collect();
+        self.rng.shuffle(&mut members);
+        let kinds = members.into_iter().take(count);
+        kinds
+            .map(|member| (member, self.pick(LiarKind::ALL)))
+            .collect()
+    }
+
+    fn noise(&mut self, shape: &Shape) -> Noise {
+        let slow = self.rng.u32(0..4) == 0;
+        let share = |rng: &mut Rng, most| if rng.bool() { rng.u32(0..=most) } else { 0 };
+        let rng = &mut self.rng;
+        Noise {
+            frame_ms: (1, if slow { 400 } else { 20 }),
+            store_ms: (1, if slow { 200 } else { 10 }),
+            watch_ms: (1, if slow { 300 } else { 10 }),
+            answer_ms: (1, if slow { 100 } else { 5 }),
+            twice: share(rng, 50),
+            overtaken: share(rng, 50),
+            lost: share(rng, 20),
+            reply_lost: share(rng, 30),
+            store_refuses: share(rng, 30),
+            chain_lost: share(rng, 200),
+            clock_off_ms: match rng.bool() {
+                true => shape.clock_skew_ms / 2 - 1,
+                false => 0,
+            },
+        }
+    }
+
+    fn ballots(
+        &mut self,
+        shape: &Shape,
+        liars: &BTreeMap<usize, LiarKind>,
+        span_ms: u64,
+        steps: &mut Vec<Step>,
+    ) {
+        let count = LEAST.0 + self.rng.usize(0..3);
+        for number in 0..count {
+            let tx = Tx(number as u32);
+            let at = self.rng.u64(0..span_ms);
+            let value = self.value();
+            // What the honest ones are told: nearly always the same.
+            let split = self.rng.u32(0..10) == 0;
+            let few = self.rng.u32(0..8) == 0;
+            let spread = self.pick(&[10, 200, 1_000]);
+            for node in 0..shape.nodes {
+                if few && self.rng.bool() && !liars.contains_key(&node) {
+                    continue;
+                }
+                let choice = match () {
+                    () if split && self.rng.u32(0..3) == 0 => self.value(),
+                    () if self.rng.u32(0..40) == 0 => Choice::Abstention,
+                    () => value.clone(),
+                };
+                let at_ms = at + self.rng.u64(0..=spread);
+                let handed = self.handed(shape);
+                let act = Act::Vote {
+                    node,
+                    tx,
+                    choice,
+                    handed,
+                };
+                steps.push(Step { at_ms, act });
+                // Clients repeat themselves, and change their minds.
+                if self.rng.u32(0..12) == 0 {
+                    let choice = match self.rng.bool() {
+                        true => value.clone(),
+                        false => self.value(),
+                    };
+                    let handed = self.handed(shape);
+                    let at_ms = at_ms + self.rng.u64(0..span_ms);
+                    let act = Act::Vote {
+                        node,
+                        tx,
+                        choice,
+                        handed,
+                    };
+                    steps.push(Step { at_ms, act });
+                }
+            }
+        }
+    }
+
+    fn handed(&mut self, shape: &Shape) -> Handed {
+        let skew = shape.clock_skew_ms as i64;
+        match self.rng.u32(0..8) {
+            0 => Handed::Signed(self.rng.i64(-skew / 2..=skew / 2)),
+            1 => Handed::Signed(self.rng.i64(-skew..=skew)),
+            _ => Handed::Choice,
+        }
+    }
+
+    fn value(&mut self) -> Choice {
+        match self.rng.u32(0..8) {
+            0 => Value::data(&[self.rng.u8(..)]).map_or(Choice::Abstention, Choice::Value),
+            _ => Value::Number(self.rng.u64(0..5)).into(),
+        }
+    }
+
+    fn faults(
+        &mut self,
+        shape: &Shape,
+        liars: &BTreeMap<usize, LiarKind>,
+        span_ms: u64,
+        steps: &mut Vec<Step>,
+    ) {
+        let count = LEAST.1 + self.rng.usize(0..10);
+        let mut crashes = 0;
+        for number in 0..count {
+            let act = match number {
+                // One restart at least.
+                0 => self.crash(shape),
+                _ => self.fault(shape, span_ms),
+            };
+            crashes += usize::from(matches!(act, Act::Crash { .. }));
+            let at_ms = self.rng.u64(0..span_ms + 1_000);
+            steps.push(Step { at_ms, act });
+        }
+        if self.family == Family::LyingStore {
+            for _ in 0..self.rng.usize(1..4) {
+                let at_ms = self.rng.u64(span_ms / 4..span_ms + 500);
+                let act = match self.rng.u32(0..4) {
+                    0 => Act::RollBack {
+                        entries: self.rng.u32(1..20),
+                    },
+                    1 => Act::Fork {
+                        side: self.side(shape),
+                    },
+                    _ => Act::Forge {
+                        what: self.pick(&[
+                            Forgery::Vote,
+                            Forgery::Move,
+                            Forgery::Ban,
+                            Forgery::Reservation,
+                            Forgery::Certificate,
+                            Forgery::Deletion,
+                            Forgery::Events,
+                        ]),
+                    },
+                };
+                steps.push(Step { at_ms, act });
+            }
+        }
+        let _ = (liars, crashes);
+    }
+
+    fn node(&mut self, shape: &Shape) -> usize {
+        self.rng.usize(0..shape.nodes)
+    }
+
+    fn side(&mut self, shape: &Shape) -> Vec<usize> {
+        (0..shape.nodes).filter(|_| self.rng.bool()).collect()
+    }
+
+    fn crash(&mut self, shape: &Shape) -> Act {
+        Act::Crash {
+            node: self.node(shape),
+            effects: match self.rng.u32(0..4) {
+                0 => 0,
+                _ => self.rng.u32(1..60),
+            },
+            disk: match self.rng.u32(0..20) {
+                0..8 => Disk::Kept,
+                8..16 => Disk::Unsynced,
+                16..18 => Disk::Lost,
+                _ => Disk::Restored,
+            },
+            down_ms: self.pick(&[1, 50, 500, 2_000]),
+        }
+    }
+
+    fn fault(&mut self, shape: &Shape, span_ms: u64) -> Act {
+        use Family::{Chains, Clocks, Crashes, Partitions, Stores};
+        // A family has more of its own.
+        let own = self.rng.bool();
+        let kind = match self.family {
+            Crashes if own => self.rng.u32(0..2),
+            Partitions if own => self.rng.u32(2..8),
+            Stores if own => self.rng.u32(8..13),
+            Chains if own => self.rng.u32(13..21),
+            Clocks if own => 7,
+            _ => self.rng.u32(0..24),
+        };
+        let node = self.node(shape);
+        let for_ms = self.pick(&[20, 200, 1_000, span_ms / 2]);
+        match kind {
+            0 => self.crash(shape),
+            1 => Act::Backup { node },
+            2 => Act::Partition {
+                side: self.side(shape),
+                for_ms,
+            },
+            3 => Act::Bridge {
+                bridge: node,
+                side: self.side(shape),
+                for_ms,
+            },
+            4 => Act::OneWay {
+                from: node,
+                to: self.node(shape),
+                for_ms,
+            },
+            5 => Act::Break {
+                a: node,
+                b: self.node(shape),
+            },
+            6 => Act::Full { node, for_ms },
+            7 => {
+                let skew = shape.clock_skew_ms as i64;
+                let by_ms = match self.rng.bool() {
+                    true => self.rng.i64(-skew..=skew),
+                    false => self.rng.i64(-20 * skew..=20 * skew),
+                };
+                Act::Clock {
+                    node,
+                    by_ms,
+                    for_ms,
+                }
+            }
+            8 => Act::StoreAway {
+                node: self.rng.bool().then_some(node),
+                for_ms,
+            },
+            9 => Act::RepliesLost { for_ms },
+            10 => Act::WatchLate { node, for_ms },
+            11 => Act::ReRead { node },
+            12 => Act::AuditAway { for_ms },
+            13 => Act::ChainAway {
+                node: self.rng.bool().then_some(node),
+                for_ms,
+            },
+            14 | 15 => Act::Reorganise {
+                depth: self.rng.u32(1..8),
+                drop: self.rng.bool(),
+            },
+            16 => Act::DropWaiting,
+            17 => Act::Fee {
+                attempt: self.rng.u32(0..3),
+            },
+            18 => Act::Stranger,
+            19 => Act::Revert {
+                tx: Tx(self.rng.u32(0..8)),
+            },
+            20 => Act::GiveUp {
+                tx: Tx(self.rng.u32(0..8)),
+            },
+            21 => Act::KeysAway { node, for_ms },
+            22 => Act::Unban { node },
+            _ => Act::Slow {
+                node,
+                by_ms: self.pick(&[50, 500]),
+                for_ms,
+            },
+        }
+    }
+
+    /// A day later finished ballots are collected, and clients ask for them again.
+    fn collection(&mut self, shape: &Shape, span_ms: u64, steps: &mut Vec<Step>) {
+        let settled = span_ms + 2 * (shape.vote_timeout_ms + 4 * shape.clock_skew_ms) + 5_000;
+        steps.push(Step {
+            at_ms: settled,
+            act: Act::Sleep {
+                for_ms: RETENTION_MS,
+            },
+        });
+        let morning = settled + RETENTION_MS + 3_000;
+        for number in 0..LEAST.0 as u32 {
+            let tx = Tx(number);
+            steps.push(Step {
+                at_ms: morning + self.rng.u64(0..500),
+                act: Act::Collect { tx },
+            });
+            for _ in 0..2 {
+                let choice = self.value();
+                let node = self.node(shape);
+                steps.push(Step {
+                    at_ms: morning + self.rng.u64(0..2_000),
+                    act: Act::Vote {
+                        node,
+                        tx,
+                        choice,
+                        handed: Handed::Choice,
+                    },
+                });
+            }
+        }
+        steps.push(Step {
+            at_ms: morning + 1_000,
+            act: self.crash(shape),
+        });
+    }
+}

@@ -1,0 +1,87 @@
+//! The audit store: rows with two fences, the signed variants, and the projection of
+//! the board's log.
+
+use std::collections::BTreeMap;
+
+use quorate_consensus::TxId;
+use quorate_consensus::wire::board_event::Event as Happened;
+use quorate_consensus::wire::{BoardEntry, Reservation};
+use quorate_engine::{AuditAnswer, AuditAsk, Prepared};
+
+/// The audit store.
+#[derive(Debug, Default)]
+pub struct Audit {
+    rows: BTreeMap<TxId, Reservation>,
+    variants: BTreeMap<TxId, Vec<(u32, Prepared)>>,
+    attempts: BTreeMap<TxId, u32>,
+    projected: u64,
+}
+
+impl Audit {
+    /// The PENDING row of each reservation.
+    pub fn rows(&self) -> &BTreeMap<TxId, Reservation> {
+        &self.rows
+    }
+
+    /// Every signed variant, oldest first.
+    pub fn variants(&self) -> &BTreeMap<TxId, Vec<(u32, Prepared)>> {
+        &self.variants
+    }
+
+    /// Takes in what the log says since it was last read.
+    pub(super) fn project(&mut self, log: &[BoardEntry]) {
+        let from = usize::try_from(self.projected).unwrap_or(usize::MAX);
+        for event in log.iter().skip(from).flat_map(|entry| &entry.events) {
+            if let Some(Happened::Reserved(reserved)) = &event.event
+                && let (Some(reservation), Ok(tx_id)) =
+                    (&reserved.reservation, TxId::new(&event.tx_id))
+            {
+                self.rows.insert(tx_id, reservation.clone());
+            }
+        }
+        self.projected = log.len() as u64;
+    }
+
+    /// Answers an engine.
+    pub(super) fn answer(&mut self, ask: AuditAsk) -> AuditAnswer {
+        match ask {
+            AuditAsk::Pending {
+                tx_id, reservation, ..
+            } => {
+                let mut others = self.rows.iter().filter(|(other, _)| **other != tx_id);
+                if others.any(|(_, row)| {
+                    row.account == reservation.account && row.nonce == reservation.nonce
+                }) {
+                    return AuditAnswer::Conflict("another row has this nonce".into());
+                }
+                let row = self
+                    .rows
+                    .entry(tx_id)
+                    .or_insert_with(|| reservation.clone());
+                if row.account == reservation.account && row.nonce == reservation.nonce {
+                    AuditAnswer::Done
+                } else {
+                    AuditAnswer::Conflict("the row has another reservation".into())
+                }
+            }
+            AuditAsk::Variant {
+                tx_id,
+                attempt,
+                prepared,
+            } => {
+                let variants = self.variants.entry(tx_id).or_default();
+                if !variants.contains(&(attempt, prepared.clone())) {
+                    variants.push((attempt, prepared));
+                }
+                AuditAnswer::Done
+            }
+            AuditAsk::Variants { tx_id } => {
+                AuditAnswer::Variants(self.variants.get(&tx_id).cloned().unwrap_or_default())
+            }
+            AuditAsk::Attempted { tx_id, attempts } => {
+                self.attempts.insert(tx_id, attempts);
+                AuditAnswer::Done
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The coordinator: one pure board and its log; a lying store keeps several.
+
+use std::sync::Arc;
+
+use quorate_consensus::Rules;
+use quorate_consensus::board::{Board, Outcome, Refusal};
+use quorate_consensus::wire::{BoardEntry, BoardOp};
+use quorate_testkit::FakeVerifier;
+
+/// One board of the store, and the log that it shows.
+#[derive(Clone)]
+pub struct View {
+    pub(super) board: Board,
+    pub(super) log: Vec<BoardEntry>,
+    /// The log holds what no board gave.
+    pub(super) forged: bool,
+}
+
+impl View {
+    /// The board.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// The log as it is shown.
+    pub fn log(&self) -> &[BoardEntry] {
+        &self.log
+    }
+
+    /// The store has put into the log, or taken from it, what it must not.
+    pub fn is_forged(&self) -> bool {
+        self.forged
+    }
+}
+
+/// The store.
+pub struct Store {
+    pub(super) views: Vec<View>,
+}
+
+impl Store {
+    pub(super) fn new(rules: Arc<Rules>) -> Self {
+        let view = View {
+            board: Board::new(rules),
+            log: Vec::new(),
+            forged: false,
+        };
+        Self { views: vec![view] }
+    }
+
+    /// Its boards; an honest store has one.
+    pub fn views(&self) -> &[View] {
+        &self.views
+    }
+
+    /// Carries an operation out. Gives the revision of its entry, if it made one.
+    pub(super) fn apply(
+        &mut self,
+        view: usize,
+        op: &BoardOp,
+        now_ms: u64,
+    ) -> Result<Option<u64>, Refusal> {
+        let view = &mut self.views[view];
+        match view.board.apply(op, now_ms, &FakeVerifier)? {
+            Outcome::Applied(mut entry) => {
+                // Behind a forged entry the log is longer than the board knows.
+                entry.revision = view.log.len() as u64 + 1;
+                let revision = entry.revision;
+                view.log.push(entry);
+                Ok(Some(revision))
+            }
+            Outcome::Unchanged => Ok(None),
+        }
+    }
+
+    /// Puts a view back to an earlier snapshot: its last entries are lost.
+    pub(super) fn roll_back(&mut self, view: usize, entries: usize) {
+        let view = &mut self.views[view];
+        let rules = view.board.rules().clone();
+        view.log.truncate(view.log.len().saturating_sub(entries));
+        let mut board = Board::new(rules);
+        for entry in &view.log {
+            if let Some(op) = &entry.op {
+                // What was forged has no effect on the board.
+                let _ = board.apply(op, entry.time_ms, &FakeVerifier);
+            }
+        }
+        view.board = board;
+    }
+}
