@@ -37,6 +37,7 @@ verify: ## Check formatting, lints, docs, proto files and the arrows between cra
 	cargo fmt --all --check
 	tools/check-arrows
 	tools/check-protos
+	tools/mutants --check-patches
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace --locked
 
@@ -46,6 +47,11 @@ fix: ## Mend what can be mended by itself: formatting and simple lints
 	$(TOOLS)/bin/buf format -w
 	cargo clippy --workspace --all-targets --locked --fix --allow-dirty --allow-staged
 	cargo fmt --all
+
+.PHONY: mutants
+mutants: ## Show that the simulator finds every deliberate defect of crates/sim/mutants
+	@tools/setup mutants
+	tools/mutants
 
 .PHONY: interop
 interop: build ## Drive a dev cluster with the real grpcurl and with a Python client
