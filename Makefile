@@ -32,7 +32,7 @@ test: ## Run every test of the workspace
 	cargo test --workspace --locked
 
 .PHONY: verify
-verify: ## Check formatting, lints, docs, proto files and the arrows between crates; writes nothing
+verify: ## Check formatting, lints, docs, proto files, arrows between crates, and that mutants apply; writes nothing
 	@tools/setup verify
 	cargo fmt --all --check
 	tools/check-arrows
