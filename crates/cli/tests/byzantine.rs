@@ -76,3 +76,53 @@ fn every_lie_is_caught() {
     assert!(again.expect(3).stderr.contains("banned"));
     assert_eq!(dev.terminate(), 0);
 }
+
+/// What an honest trustee may say comes to nothing, and costs nothing; what each node
+/// sees for itself costs the liar everything, and nobody else anything.
+#[test]
+fn every_lie_costs_the_liar_alone() {
+    let home = Home::new();
+    let dev = Dev::start(&home, &["--nodes", "5", "--threshold", "3"]);
+    for (lie, node, banned) in [
+        ("wrong-rules", "node5", false),
+        ("replayer", "node5", false),
+        ("flooder", "node5", false),
+        ("forger", "node5", true),
+        ("false-witness", "node4", true),
+    ] {
+        let run = home.run(&[
+            "test-byzantine",
+            "--test-type",
+            lie,
+            "--node",
+            node,
+            "--data-dir",
+            "cluster",
+            "--json",
+        ]);
+        let told = run.expect(0).json();
+        assert_eq!(told["test_type"], lie);
+        assert_eq!(told["ballot"]["state"], "CONFIRMED", "{lie}: {told:#}");
+        assert_eq!(told["banned"], banned, "{lie}: {told:#}");
+        assert_eq!(told["charges"], serde_json::json!([]), "{lie}: {told:#}");
+        let trustees = told["ballot"]["trustees"].as_array().expect("trustees");
+        for trustee in trustees {
+            let node_id = &trustee["node_id"];
+            let lied = node_id == "node5" && lie == "false-witness" || node_id == node;
+            let is_banned = trustee["banned"] == true;
+            assert_eq!(is_banned, lied && banned, "{lie}: {trustee:#}");
+        }
+    }
+    assert_eq!(dev.terminate(), 0);
+}
+
+/// The simulator's names for the first lies are understood, too.
+#[test]
+fn the_liars_have_the_simulators_names() {
+    let home = Home::new();
+    for name in ["equivocator", "impersonator"] {
+        let args = ["test-byzantine", "--test-type", name, "--data-dir", "none"];
+        let refused = home.run(&args).expect(3).stderr;
+        assert!(refused.contains("no local cluster"), "{refused}");
+    }
+}

@@ -1,16 +1,13 @@
 //! Votes against what the others are about to agree on.
 
-use quorate_consensus::Value;
+use quorate_sim::liars::LiarKind;
 use quorate_wire::v1::{Ballot, Standing};
 
-use super::{Stage, batch, tell};
+use super::Stage;
 use crate::failure::Outcome;
 
-/// What the honest trustees vote for.
+/// What the liar is asked to vote for, as the honest trustees do.
 const HONEST: u64 = 1;
-
-/// What the liar votes for.
-const DISSENT: u64 = 2;
 
 /// Dissents first, so that it is on the board before the threshold; then the others
 /// vote. Gives the ballot when the liar is caught.
@@ -18,11 +15,8 @@ const DISSENT: u64 = 2;
 /// # Errors
 /// When it cannot lie, or is not caught.
 pub(crate) async fn act(stage: &Stage) -> Outcome<Ballot> {
-    let vote = stage.liar.vote(&stage.tx_id, Value::Number(DISSENT).into());
-    let sessions = stage.sessions().await?;
-    for session in &sessions {
-        tell(session, batch([vote.clone()])).await;
-    }
+    let mut player = stage.enter(LiarKind::Minority).await?;
+    player.ask(HONEST).await;
     let liar = stage.liar.node_id().as_str();
     stage
         .until("the dissent to be on the board", |ballot| {

@@ -1,27 +1,27 @@
-//! Trustees that lie on purpose, one file per misbehaviour. A liar has a trustee's
-//! keys and its node's certificate, and no sign guard.
+//! Trustees that lie on purpose. The lies are the simulator's (`quorate_sim::liars`);
+//! here is what is about the stage: who votes when, and when it is over. A liar has a
+//! trustee's keys and its node's certificate, and no sign guard.
 
 pub(crate) mod double_vote;
-pub(crate) mod invalid_signature;
-pub(crate) mod malformed;
 pub(crate) mod minority;
+pub(crate) mod offence;
+mod player;
 pub(crate) mod silent;
 mod stage;
+pub(crate) mod tolerated;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use quorate_consensus::statement::{VoteBody, bytes_to_sign};
-use quorate_consensus::wire::SignedStatement;
-use quorate_consensus::{Choice, Domain, NodeId, Rules, TxId};
+use quorate_consensus::statement::KeyRole;
+use quorate_consensus::{Domain, NodeId, Rules};
 use quorate_crypto::SigningKey;
 use quorate_node::exchange::{RawSession, RawTarget, raw_session};
+use quorate_sim::liars::Keys;
 use quorate_tls::{ClientPaths, ClientTls};
-use quorate_wire::v1::{Batch, TracedVote, frame::Body};
 
 use crate::failure::{Exit, Failure, Outcome};
 use crate::local::NodeLayout;
-use crate::output::clock_ms;
 
 pub(crate) use stage::{Honest, Stage};
 
@@ -97,41 +97,14 @@ impl Liar {
             ))
         })
     }
+}
 
-    /// A vote of its own, signed now; nothing keeps it from signing another.
-    pub(crate) fn vote(&self, tx_id: &TxId, choice: Choice) -> SignedStatement {
-        self.vote_of(&self.node_id, tx_id, choice)
-    }
-
-    /// A vote in somebody's name, signed by its own key.
-    fn vote_of(&self, node_id: &NodeId, tx_id: &TxId, choice: Choice) -> SignedStatement {
-        let body = VoteBody {
-            tx_id: tx_id.clone(),
-            choice,
-            time_ms: clock_ms(),
+impl Keys for Liar {
+    fn sign(&self, role: KeyRole, domain: Domain, statement: &[u8]) -> Vec<u8> {
+        let key = match role {
+            KeyRole::Vote => &self.vote_key,
+            KeyRole::Node => &self.node_key,
         };
-        let statement = bytes_to_sign(&self.rules, node_id, &body);
-        let signature = self.vote_key.sign(Domain::Vote, &statement);
-        SignedStatement {
-            statement,
-            signature,
-        }
+        key.sign(domain, statement)
     }
-}
-
-/// Votes in one frame, whatever they are worth.
-fn batch(votes: impl IntoIterator<Item = SignedStatement>) -> Body {
-    let traced = |vote| TracedVote {
-        vote: Some(vote),
-        traceparent: String::new(),
-    };
-    Body::Batch(Batch {
-        votes: votes.into_iter().map(traced).collect(),
-        ..Batch::default()
-    })
-}
-
-/// Says something to a node; one that has hung up has heard enough.
-async fn tell(session: &RawSession, body: Body) {
-    let _ = session.send(body).await;
 }

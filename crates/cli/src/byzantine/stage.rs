@@ -55,26 +55,12 @@ impl Stage {
     ///
     /// # Errors
     /// When one of them cannot be reached or refuses the liar.
-    pub(crate) async fn sessions(&self) -> Outcome<Vec<RawSession>> {
+    pub(super) async fn sessions(&self) -> Outcome<Vec<RawSession>> {
         let open = self
             .honest
             .iter()
             .map(|honest| self.liar.session(&honest.endpoint));
         try_join_all(open).await
-    }
-
-    /// Every node ends its stream to the liar.
-    ///
-    /// # Errors
-    /// When one of them goes on listening.
-    pub(crate) async fn until_hung_up(&self, sessions: Vec<RawSession>) -> Outcome {
-        for (session, honest) in sessions.into_iter().zip(&self.honest) {
-            session.ended().await.map_err(|e| {
-                let node_id = &honest.node_id;
-                Failure::failed(format!("{node_id} goes on listening to the liar: {e}"))
-            })?;
-        }
-        Ok(())
     }
 
     /// All the others vote for a number, each at its own node, at the same time. Those

@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use quorate_consensus::{NodeId, TxId};
 use quorate_crypto::genesis::read_genesis;
+use quorate_sim::liars::LiarKind;
 use quorate_wire::v1::{Ballot, GetCertificateResponse};
 use serde_json::json;
 
 use super::dev::{default_dir, standing_ready_file};
 use super::parse_tx_id;
-use crate::byzantine::{
-    Honest, Liar, Stage, double_vote, invalid_signature, malformed, minority, silent,
-};
+use crate::byzantine::{Honest, Liar, Stage, double_vote, minority, offence, silent, tolerated};
 use crate::client::Client;
 use crate::contexts::Context;
 use crate::failure::{Exit, Failure, Outcome};
@@ -35,8 +34,9 @@ Examples:
   quorate test-byzantine --test-type silent
 
 Needs a cluster that `quorate dev` started on this machine, because it takes the trustee's keys
-from its files. The trustee is banned for good (but not for silence): with one banned, five
-trustees still decide with four votes; for more, delete the data directory and start anew.";
+from its files. The trustee is banned for good (but not for silence, wrong-rules, replayer and
+flooder, which prove nothing): with one banned, five trustees still decide with four votes; for
+more, delete the data directory and start anew. The simulator has these liars and more.";
 
 /// Lie on purpose, and see what the cluster does about it
 #[derive(Debug, Args)]
@@ -62,15 +62,27 @@ pub(crate) struct TestByzantineArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum TestType {
     /// Signs two values and tells each half of the nodes another one
+    #[value(alias = "equivocator")]
     DoubleVote,
     /// Votes against what the others agree on
     Minority,
-    /// Sends everyone a vote "from" another trustee, signed with the wrong key
+    /// Sends everyone votes "from" the others, signed with the wrong key
+    #[value(alias = "impersonator")]
     InvalidSignature,
+    /// Sends everyone a vote of its own whose signature does not verify
+    Forger,
     /// Says nothing until the deadline has passed
     Silent,
     /// Sends bytes that are no frame
     Malformed,
+    /// Sends everyone made-up evidence against another trustee
+    FalseWitness,
+    /// Votes under rules that nobody knows: excused, and counted nowhere
+    WrongRules,
+    /// Repeats to everyone what it hears: allowed, and without effect
+    Replayer,
+    /// Votes on a hundred transactions that nobody asked for, in vain
+    Flooder,
 }
 
 impl TestType {
@@ -79,8 +91,13 @@ impl TestType {
             Self::DoubleVote => "double-vote",
             Self::Minority => "minority",
             Self::InvalidSignature => "invalid-signature",
+            Self::Forger => "forger",
             Self::Silent => "silent",
             Self::Malformed => "malformed",
+            Self::FalseWitness => "false-witness",
+            Self::WrongRules => "wrong-rules",
+            Self::Replayer => "replayer",
+            Self::Flooder => "flooder",
         }
     }
 
@@ -88,9 +105,14 @@ impl TestType {
         match self {
             Self::DoubleVote => double_vote::act(stage).await,
             Self::Minority => minority::act(stage).await,
-            Self::InvalidSignature => invalid_signature::act(stage).await,
+            Self::InvalidSignature => offence::act(stage, LiarKind::Impersonator).await,
+            Self::Forger => offence::act(stage, LiarKind::Forger).await,
             Self::Silent => silent::act(stage).await,
-            Self::Malformed => malformed::act(stage).await,
+            Self::Malformed => offence::act(stage, LiarKind::Malformed).await,
+            Self::FalseWitness => offence::act(stage, LiarKind::FalseWitness).await,
+            Self::WrongRules => tolerated::act(stage, LiarKind::WrongRules).await,
+            Self::Replayer => tolerated::act(stage, LiarKind::Replayer).await,
+            Self::Flooder => tolerated::act(stage, LiarKind::Flooder).await,
         }
     }
 }
@@ -245,7 +267,8 @@ fn print(
         "ballot": message_json("Ballot", ballot),
     }));
     let charges = match charges.as_slice() {
-        [] => "accused by the others".to_owned(),
+        [] if banned => "accused by the others".to_owned(),
+        [] => "none".to_owned(),
         charges => charges.join(", "),
     };
     let evidence = match proofs.evidence.len() {

@@ -4,12 +4,13 @@ use quorate_audit::AuditStore;
 use quorate_audit::rows::Filter;
 use quorate_consensus::proof::Fact;
 use quorate_consensus::{NodeId, TxId, Value};
+use quorate_sim::liars::LiarKind;
 use quorate_wire::v1::{Ballot, BallotState, Standing, ViolationType, choice::Kind};
 
 use super::check::Report;
 use super::honest::tx;
 use super::theatre::{Records, Theatre, stage};
-use crate::byzantine::{Stage, double_vote as doubly, invalid_signature, minority, silent};
+use crate::byzantine::{Stage, double_vote as doubly, minority, offence, silent};
 use crate::failure::{Failure, Outcome};
 use crate::local::{Cluster, Mode, Plan};
 use crate::output::violation_word;
@@ -148,11 +149,11 @@ pub(super) async fn forged_vote(report: &mut Report, theatre: &Theatre) -> Outco
 async fn tell_forged_vote(report: &mut Report, act: &Act) -> Outcome {
     let (tx_id, victim) = (&act.stage.tx_id, act.stage.first()?.node_id.clone());
     report.restart_clock();
-    let ended = invalid_signature::act(&act.stage).await?;
+    let ended = offence::act(&act.stage, LiarKind::Impersonator).await?;
     report.ended(&ended);
     report.state(&ended, BallotState::Confirmed);
     report.standing(&ended, victim.as_str(), Standing::Agreed, false);
-    let forged = Kind::Number(invalid_signature::FORGED);
+    let forged = Kind::Number(offence::FORGED);
     let has_forged = ended
         .tally
         .iter()

@@ -96,6 +96,9 @@ fn two_liars_do_not_keep_each_other_busy() {
                         .into_iter()
                         .map(|lie| (i, lie)),
                 );
+                let vote = cluster.vote(2, &tx("seed"), number(1), pair[i].now_ms);
+                let lies = pair[i].hears(2, &quorate_sim::liars::votes([vote]));
+                queue.extend(lies.into_iter().map(|lie| (i, lie)));
                 for number_of in 0..10 {
                     let tx_id = tx(&format!("tx-{number_of}"));
                     let lies = pair[i].asked(&tx_id, number(1));
