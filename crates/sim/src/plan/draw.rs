@@ -75,8 +75,13 @@ const RETENTION_MS: u64 = quorate_consensus::board::RETENTION_MS;
 
 /// The plan of a seed.
 pub fn plan(seed: u64) -> Plan {
+    of_family(seed, family(seed))
+}
+
+/// The family of a seed.
+pub fn family(seed: u64) -> Family {
     let mut rng = Rng::with_seed(seed);
-    let family = match rng.u32(0..100) {
+    match rng.u32(0..100) {
         0..40 => Family::Mixed,
         40..52 => Family::Crashes,
         52..60 => Family::Partitions,
@@ -87,8 +92,7 @@ pub fn plan(seed: u64) -> Plan {
         91..95 => Family::Unsafe,
         95..98 => Family::LyingStore,
         _ => Family::Collected,
-    };
-    of_family(seed, family)
+    }
 }
 
 /// The plan of a seed in a family.

@@ -1,5 +1,9 @@
 //! Running schedules: one, or many until something breaks.
 
+mod many;
+mod panics;
+mod tally;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +13,13 @@ use quorate_testkit::{Cluster, Options};
 use crate::invariants;
 use crate::plan::{Plan, Shape, draw};
 use crate::story::Story;
-use crate::world::{Outcome, World};
+use crate::world::{Failure, Outcome, World};
+
+pub use many::{Hunt, many};
+pub use tally::{Count, Found, Size, Tally};
+
+/// What a panic is called among the invariants.
+pub const PANIC: &str = "panic";
 
 /// Runs plans. Clusters are kept, for it takes longer to make one than to run a ballot.
 #[derive(Default)]
@@ -18,20 +28,35 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Runs one plan to its end.
+    /// Runs one plan to its end. A panic is a failure like others.
     pub fn run(&mut self, plan: &Arc<Plan>) -> Outcome {
-        self.world(plan, None).run().0
+        self.caught(plan, None).0
     }
 
     /// Runs one plan and tells its story.
     pub fn tell(&mut self, plan: &Arc<Plan>) -> (Outcome, Story) {
-        let (outcome, story) = self.world(plan, Some(Story::default())).run();
+        let (outcome, story) = self.caught(plan, Some(Story::default()));
         (outcome, story.unwrap_or_default())
     }
 
     /// Draws the plan of a seed and runs it.
     pub fn hunt(&mut self, seed: u64) -> Outcome {
         self.run(&Arc::new(draw::plan(seed)))
+    }
+
+    fn caught(&mut self, plan: &Arc<Plan>, story: Option<Story>) -> (Outcome, Option<Story>) {
+        panics::caught(|| self.world(plan, story).run()).unwrap_or_else(|detail| {
+            let failure = Failure {
+                invariant: PANIC,
+                detail,
+                at_ms: 0,
+            };
+            let outcome = Outcome {
+                failure: Some(failure),
+                ..Outcome::default()
+            };
+            (outcome, None)
+        })
     }
 
     fn world(&mut self, plan: &Arc<Plan>, story: Option<Story>) -> World {
