@@ -5,6 +5,8 @@
 //! What must come of it: fewer than t of them conclude nothing (rows 11 to 13) and make
 //! nobody reserve anew; the honest t agree on what is there, whatever was said before.
 
+use std::collections::BTreeMap;
+
 use quorate_consensus::TxId;
 use quorate_consensus::statement::ObservationBody;
 use quorate_consensus::wire::{self, ChainOutcome, Reservation, SignedStatement};
@@ -12,8 +14,6 @@ use quorate_consensus::wire::{BallotState, board_event::Event};
 use quorate_testkit::ops;
 
 use super::{Budget, Cue, Liar, Lie, Stage, batch, told};
-
-use std::collections::BTreeMap;
 
 const OUTCOMES: [ChainOutcome; 5] = [
     ChainOutcome::Confirmed,

@@ -142,7 +142,7 @@ fn a_lease_hog_lets_what_is_over_be() {
     actor.now_ms += 30_000;
     let lies = actor.cue(Cue::Wake);
     assert_eq!(proposed(&lies).count(), 1);
-    // Given up as confirmed.
+    // Confirmed: there is nothing to hold back any more.
     let reservation = actor
         .board
         .ballot(&id)
