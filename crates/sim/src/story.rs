@@ -1,26 +1,445 @@
-//! A readable story of one schedule: who did what at which simulated time.
+//! A readable story of one schedule: who did what at which simulated time, in plain
+//! words, one line for each thing that a reader should see.
+//!
+//! Left out is what repeats itself and what is only plumbing: frames, look-ups, first
+//! starts. A liar's lies are told once each, and only so many of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_consensus::wire::board_event::Event as Happened;
+use quorate_consensus::wire::{BoardEntry, BoardEvent};
+use quorate_consensus::{Choice, NodeId};
+use quorate_engine::{
+    AuditAnswer, AuditAsk, ChainAnswer, ChainAsk, Effect, Event, Reject, SendOutcome, StreamId,
+};
 
 use crate::invariants::Happening;
-use crate::plan::Act;
+use crate::liars::Lie;
+use crate::plan::{Act, Disk, Handed};
 use crate::world::World;
+use crate::world::chain::{self, Mined};
+
+mod faults;
+mod words;
+
+/// So many different lies of one liar are told.
+const MOST_LIES: usize = 8;
 
 /// The lines so far.
 #[derive(Clone, Debug, Default)]
 pub struct Story {
     /// In order of time.
     pub lines: Vec<String>,
+    /// The peer at the other end of each stream.
+    peers: BTreeMap<StreamId, NodeId>,
+    /// Lies told, by machine and words.
+    lies: BTreeMap<(usize, String), Told>,
+    /// Clients that were told to ask again, and why.
+    put_off: BTreeSet<(usize, &'static str)>,
+    /// Members that a machine refuses.
+    refused: BTreeSet<(usize, NodeId)>,
+    /// What ends when: milliseconds from the start.
+    ends: BTreeMap<(u64, usize), String>,
+    /// The last moment when all were shut down together.
+    slept_ms: Option<u64>,
+    calm: bool,
+}
+
+/// A lie that was told.
+#[derive(Clone, Debug)]
+struct Told {
+    at_ms: u64,
+    line: usize,
+    to: Vec<String>,
 }
 
 impl Story {
     /// The plan does something.
     pub(crate) fn act(&mut self, world: &World, act: &Act) {
-        self.lines.push(format!("{:>8} {act:?}", world.now_ms()));
+        self.catch_up(world);
+        match act {
+            Act::Vote {
+                node,
+                tx,
+                choice,
+                handed,
+            } => {
+                let who = world.cluster().node_id(*node);
+                let mut said = format!("client asks for {} on {tx}", words::choice(choice));
+                if let Handed::Signed(off_ms) = handed {
+                    said += ", signed elsewhere";
+                    said += &match off_ms {
+                        0 => String::new(),
+                        ahead @ 1.. => format!(" {ahead} ms in the future"),
+                        back => format!(" {} ms ago", back.unsigned_abs()),
+                    };
+                }
+                self.line(world, who.as_str(), &said);
+            }
+            Act::Sleep { for_ms } => {
+                self.slept_ms = Some(world.now_ms());
+                let said = format!("all nodes are shut down for {} s", seconds(*for_ms));
+                self.line(world, "all", &said);
+            }
+            act => self.fault(world, act),
+        }
     }
 
     /// Something happened.
     pub(crate) fn tell(&mut self, world: &World, what: &Happening<'_>) {
-        if let Happening::Entry { entry, .. } = what {
-            self.lines.push(format!("{:>8} {entry:?}", world.now_ms()));
+        self.catch_up(world);
+        match what {
+            Happening::Entry { view, entry } => self.entry(world, *view, entry),
+            Happening::Event { place, event } => self.event(world, *place, event),
+            Happening::Effect { place, effect } => self.effect(world, *place, effect),
+            Happening::Lied { place, lie } => self.lie(world, *place, lie),
+            Happening::Answered { client, result } => {
+                let asker = &world.clients()[*client];
+                let said = match result {
+                    Ok(answer) => {
+                        let (choice, tx) = (words::choice(&asker.choice), asker.tx);
+                        let again = if answer.repeated { " already" } else { "" };
+                        format!("{choice} on {tx} is recorded{again}")
+                    }
+                    Err(Reject::Unavailable { reason, why, .. }) => {
+                        if !self.put_off.insert((*client, reason)) {
+                            return;
+                        }
+                        format!("not now, ask again: {why}")
+                    }
+                    Err(reject) => format!("no: {reject}"),
+                };
+                let who = world.cluster().node_id(asker.node);
+                self.line(world, who.as_str(), &format!("answers its client: {said}"));
+            }
+            Happening::Mined(mined) => {
+                let outcome = if mined.succeeded {
+                    ""
+                } else {
+                    ", and reverts it"
+                };
+                let what = transaction(world, mined);
+                let block = mined.block;
+                let said = format!("block {block} takes {what}{outcome}");
+                self.line(world, "chain", &said);
+            }
+            Happening::Undone(mined) => {
+                let what = transaction(world, mined);
+                let said = format!("block {} is dropped, and with it {what}", mined.block);
+                self.line(world, "chain", &said);
+            }
+            Happening::Died { place, disk } => {
+                if self.slept_ms != Some(world.now_ms()) {
+                    let said = match disk {
+                        Disk::Kept => "crashes",
+                        Disk::Unsynced => "crashes, and loses what was not yet durable",
+                        Disk::Lost => "crashes, and loses its disk",
+                        Disk::Restored => "crashes, and gets last week's backup for a disk",
+                    };
+                    self.line(world, &machine(world, *place), said);
+                }
+            }
+            Happening::Started { place } => {
+                if world.now_ms() > 0 {
+                    self.line(world, &machine(world, *place), "starts again");
+                }
+            }
         }
     }
+
+    // ---- the board
+
+    fn entry(&mut self, world: &World, view: usize, entry: &BoardEntry) {
+        let who = match view {
+            0 => "board".to_owned(),
+            view => format!("board/{}", view + 1),
+        };
+        for event in &entry.events {
+            if let Some(said) = told(event) {
+                self.line(world, &who, &said);
+            }
+        }
+    }
+
+    // ---- engines
+
+    fn event(&mut self, world: &World, place: usize, event: &Event) {
+        let said = match event {
+            Event::StreamUp { stream, peer, .. } => {
+                self.peers.insert(*stream, peer.clone());
+                return;
+            }
+            Event::Chain {
+                answer: ChainAnswer::Sent(sent),
+                ..
+            } => match sent {
+                SendOutcome::Accepted => return,
+                SendOutcome::NonceTooLow => "hears from the chain: the nonce is used".into(),
+                SendOutcome::Underpriced => "hears from the chain: the fee is too low".into(),
+                SendOutcome::Unknown(_) => "hears nothing from the chain".into(),
+            },
+            Event::Audit {
+                answer: AuditAnswer::Conflict(why),
+                ..
+            } => format!("hears from the audit store: {why}"),
+            _ => return,
+        };
+        self.line(world, &machine(world, place), &said);
+    }
+
+    fn effect(&mut self, world: &World, place: usize, effect: &Effect) {
+        let said = match effect {
+            Effect::Sign {
+                domain, statement, ..
+            } => match words::signs(*domain, statement) {
+                Some(said) => said,
+                None => return,
+            },
+            Effect::Audit { ask, .. } => match ask {
+                AuditAsk::Pending { tx_id, .. } => format!("writes the PENDING row of {tx_id}"),
+                AuditAsk::Variant { tx_id, attempt, .. } => {
+                    format!("stores the signed bytes of {tx_id}{}", again(*attempt))
+                }
+                AuditAsk::Variants { .. } | AuditAsk::Attempted { .. } => return,
+            },
+            Effect::Chain {
+                ask: ChainAsk::Send { raw },
+                ..
+            } => match chain::read(raw) {
+                Some((nonce, attempt, _)) => format!("sends nonce {nonce}{}", again(attempt)),
+                None => "sends to the chain what is no transaction".into(),
+            },
+            Effect::Close { stream, goodbye } => {
+                let Some(peer) = self.peers.get(stream) else {
+                    return;
+                };
+                format!("closes its stream to {peer}: {}", goodbye.detail)
+            }
+            Effect::Admit { node_id, welcome } => {
+                let known = (place, node_id.clone());
+                match welcome {
+                    true if self.refused.remove(&known) => format!("welcomes {node_id} again"),
+                    false if self.refused.insert(known) => format!("refuses {node_id}"),
+                    _ => return,
+                }
+            }
+            Effect::Alert(alert) => format!("alerts: {}", words::alert(alert)),
+            _ => return,
+        };
+        self.line(world, &machine(world, place), &said);
+    }
+
+    // ---- liars
+
+    fn lie(&mut self, world: &World, place: usize, lie: &Lie) {
+        let (said, to) = match lie {
+            Lie::Say { to, body } => (words::body(world, place, body), Some(to)),
+            Lie::Garble { to, bytes } => {
+                let said = format!("{} bytes that are no frame", bytes.len());
+                (Some(said), Some(to))
+            }
+            Lie::Propose { op, now_ms } => {
+                let mut said = words::op(world, place, op);
+                let off_ms = now_ms.cast_signed() - world.wall(place).cast_signed();
+                if off_ms != 0 {
+                    said += &format!(", stamped {off_ms:+} ms");
+                }
+                (Some(said), None)
+            }
+            Lie::Transact { nonce, .. } => {
+                let said = format!("sends a payload of its own with nonce {nonce} to the chain");
+                (Some(said), None)
+            }
+            Lie::Wake { .. } => return,
+        };
+        let Some(said) = said else { return };
+        let now = world.now_ms();
+        let key = (place, said);
+        if let Some(told) = self.lies.get_mut(&key) {
+            if let (true, Some(to)) = (told.at_ms == now, to) {
+                told.to.push(to.to_string());
+                let to = told.to.join(", ");
+                self.lines[told.line] = rendered(now, &machine(world, place), &lies(&key.1, &to));
+            }
+            return;
+        }
+        let number = self.lies.keys().filter(|(liar, _)| *liar == place).count();
+        let to: Vec<String> = to.map(ToString::to_string).into_iter().collect();
+        let line = match number {
+            MOST_LIES => "goes on lying".into(),
+            more if more > MOST_LIES => return,
+            _ => lies(&key.1, &to.join(", ")),
+        };
+        self.line(world, &machine(world, place), &line);
+        let told = Told {
+            at_ms: now,
+            line: self.lines.len() - 1,
+            to,
+        };
+        // When the telling is over, later recipients change no line.
+        if number == MOST_LIES {
+            self.lies.insert((place, String::new()), told);
+        } else {
+            self.lies.insert(key, told);
+        }
+    }
+
+    // ---- lines
+
+    /// Tells what ended since something was told.
+    fn catch_up(&mut self, world: &World) {
+        let now = world.now_ms();
+        let end = if world.is_calm() && !self.calm {
+            world.plan().calm_ms.min(now)
+        } else {
+            now
+        };
+        while let Some(first) = self.ends.first_entry() {
+            let at = first.key().0;
+            if at > end {
+                break;
+            }
+            let said = first.remove();
+            self.lines.push(rendered(at, "end", &said));
+        }
+        if world.is_calm() && !self.calm {
+            self.calm = true;
+            if !self.ends.is_empty() {
+                self.lines.push(rendered(end, "end", "all faults are over"));
+            }
+            self.ends.clear();
+        }
+    }
+
+    fn line(&mut self, world: &World, who: &str, said: &str) {
+        self.lines.push(rendered(world.now_ms(), who, said));
+    }
+}
+
+fn rendered(at_ms: u64, who: &str, said: &str) -> String {
+    format!("{:>8} s  {who:<7} {said}", seconds(at_ms))
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{}.{:03}", ms / 1000, ms % 1000)
+}
+
+fn lies(said: &str, to: &str) -> String {
+    match to {
+        "" => format!("lies: {said}"),
+        to => format!("lies: {said}, to {to}"),
+    }
+}
+
+fn again(attempt: u32) -> String {
+    match attempt {
+        0 => String::new(),
+        attempt => format!(", attempt {attempt}"),
+    }
+}
+
+/// The name of a machine: its member's id; the second machine of a twin has a mark.
+fn machine(world: &World, place: usize) -> String {
+    let node_id = world.node_id(place);
+    match place < world.cluster().n() {
+        true => node_id.to_string(),
+        false => format!("{node_id}'"),
+    }
+}
+
+/// What a transaction of the account is.
+fn transaction(world: &World, mined: &Mined) -> String {
+    let nonce = mined.nonce;
+    let board = world.store().views()[0].board();
+    let reserved = board.ballots().find(|ballot| {
+        let reservation = ballot.reservation.as_ref();
+        reservation.is_some_and(|reservation| reservation.nonce == nonce)
+    });
+    match reserved {
+        Some(ballot) if mined.payload.is_empty() && mined.foreign => {
+            format!("the cancellation of {} (nonce {nonce})", ballot.tx_id)
+        }
+        Some(ballot) if ballot.reservation.as_ref().map(|r| &r.payload) == Some(&mined.payload) => {
+            format!("{} (nonce {nonce})", ballot.tx_id)
+        }
+        _ => format!("a stranger's transaction (nonce {nonce})"),
+    }
+}
+
+/// An event of the board in words, if a reader should see it.
+fn told(event: &BoardEvent) -> Option<String> {
+    let tx = &event.tx_id;
+    Some(match event.event.as_ref()? {
+        Happened::VoteRecorded(recorded) => {
+            let choice = recorded.choice.as_ref().map(Choice::try_from);
+            let choice = choice.and_then(Result::ok);
+            let choice = choice.map_or("nothing".into(), |choice| words::choice(&choice));
+            let late = if recorded.late { ", late" } else { "" };
+            format!("records {choice} of {} on {tx}{late}", recorded.node_id)
+        }
+        Happened::StateChanged(change) => {
+            let (from, to) = (words::state(change.from()), words::state(change.to()));
+            let (row, reason) = (change.row, &change.reason);
+            format!("{tx}: {from} -> {to} (row {row}: {reason})")
+        }
+        Happened::Reserved(reserved) => {
+            let nonce = reserved.reservation.as_ref().map_or(0, |r| r.nonce);
+            let anew = if reserved.anew { " anew" } else { "" };
+            format!("reserves nonce {nonce} for {tx}{anew}")
+        }
+        Happened::Certified(certified) => {
+            let decisions = certified.proof.as_ref().map(|proof| &proof.decisions);
+            let by = words::signers(decisions.into_iter().flatten());
+            format!("certifies {tx}: decisions of {by}")
+        }
+        Happened::Concluded(concluded) => {
+            let outcome = words::outcome(concluded.outcome());
+            match concluded.block_number {
+                0 => format!("{tx} is {outcome}, t members say"),
+                block => format!("{tx} is {outcome} in block {block}, t members say"),
+            }
+        }
+        Happened::AbortProven(proven) => {
+            let by = words::signers(&proven.aborts);
+            format!("{tx} is proven dead by {by}")
+        }
+        Happened::ViolationFound(found) => {
+            let kind = words::violation(found.r#type());
+            match tx.as_str() {
+                "" => format!("notes {kind} of {}", found.node_id),
+                tx => format!("notes {kind} of {} on {tx}", found.node_id),
+            }
+        }
+        Happened::Banned(banned) => {
+            let kind = words::violation(banned.r#type());
+            format!("bans {} for {kind}", banned.node_id)
+        }
+        Happened::Unbanned(unbanned) => format!("lifts the ban of {}", unbanned.node_id),
+        Happened::GivenUp(_) => format!("{tx} is given up"),
+        Happened::Accused(accused) => {
+            let kind = words::accusation(accused.kind());
+            format!("{} accuses {} of {kind}", accused.by, accused.node_id)
+        }
+        Happened::ReputationChanged(changed) => {
+            let (whole, rest) = (changed.thousandths / 1000, changed.thousandths % 1000);
+            format!("{} has reputation {whole}.{rest:03}", changed.node_id)
+        }
+        Happened::Expired(_) => format!("{tx} expires: it never started"),
+        Happened::Booted(booted) => match booted.generation {
+            1 => return None,
+            generation => format!("{} runs in generation {generation}", booted.node_id),
+        },
+        Happened::LeaseChanged(lease) => match lease.node_id.as_str() {
+            "" => format!("the lease of {tx} is given back"),
+            holder => {
+                let for_ms = lease.until_ms.saturating_sub(event.time_ms);
+                let for_s = seconds(for_ms);
+                format!("{holder} has the lease of {tx} for {for_s} s")
+            }
+        },
+        Happened::Collected(collected) => {
+            let state = words::state(collected.state());
+            format!("forgets {tx} but for its end: {state}")
+        }
+    })
 }

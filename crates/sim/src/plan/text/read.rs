@@ -139,7 +139,7 @@ impl<'a> Words<'a> {
 }
 
 fn bytes(hex: &str) -> Option<Vec<u8>> {
-    if !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) || hex.len() % 2 != 0 {
+    if !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) || !hex.len().is_multiple_of(2) {
         return None;
     }
     let pairs = (0..hex.len()).step_by(2).map(|at| &hex[at..at + 2]);
