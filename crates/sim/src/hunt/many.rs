@@ -4,7 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::plan::Plan;
 use crate::plan::draw::{self, Family};
+use crate::world::Outcome;
 
 use super::{Runner, Tally};
 
@@ -28,6 +30,18 @@ pub struct Hunt {
 /// go on: it is the caller who knows a clock, and how to show progress. Schedules that
 /// have begun are finished.
 pub fn many(hunt: &Hunt, going: &(dyn Fn(&Tally) -> bool + Sync)) -> Tally {
+    many_by(hunt, going, &|| {
+        let mut runner = Runner::default();
+        move |plan: &Arc<Plan>| runner.run(plan)
+    })
+}
+
+/// The same with another way to run a plan, made once for each thread.
+fn many_by<R: FnMut(&Arc<Plan>) -> Outcome>(
+    hunt: &Hunt,
+    going: &(dyn Fn(&Tally) -> bool + Sync),
+    runner: &(dyn Fn() -> R + Sync),
+) -> Tally {
     let shared = Shared {
         hunt,
         going,
@@ -38,7 +52,7 @@ pub fn many(hunt: &Hunt, going: &(dyn Fn(&Tally) -> bool + Sync)) -> Tally {
     };
     std::thread::scope(|scope| {
         for _ in 0..hunt.threads.max(1) {
-            scope.spawn(|| shared.work());
+            scope.spawn(|| shared.work(runner()));
         }
     });
     let mut tally = std::mem::take(&mut *shared.tally());
@@ -60,8 +74,7 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    fn work(&self) {
-        let mut runner = Runner::default();
+    fn work(&self, mut run: impl FnMut(&Arc<Plan>) -> Outcome) {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             if number >= self.end.load(Ordering::Relaxed) {
@@ -70,7 +83,7 @@ impl Shared<'_> {
             let seed = self.hunt.base.wrapping_add(number);
             let family = self.hunt.family.unwrap_or_else(|| draw::family(seed));
             let plan = Arc::new(draw::of_family(seed, family));
-            let outcome = runner.run(&plan);
+            let outcome = run(&plan);
             let failed = outcome.failure.is_some();
             let mut tally = self.tally();
             tally.add(number.saturating_add(1), family, &plan, outcome);
@@ -87,5 +100,105 @@ impl Shared<'_> {
     /// Whoever panicked with it held (only `going` could) has left a good tally.
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hunt::Size;
+    use crate::world::Failure;
+
+    fn hunt(threads: usize, keep_going: bool) -> Hunt {
+        Hunt {
+            base: u64::MAX - 9,
+            schedules: 200,
+            family: None,
+            threads,
+            keep_going,
+        }
+    }
+
+    /// Every seventh seed fails.
+    fn failing() -> impl FnMut(&Arc<Plan>) -> Outcome {
+        |plan| {
+            let failure = (plan.seed % 7 == 3).then(|| Failure {
+                invariant: "seven",
+                detail: plan.seed.to_string(),
+                at_ms: 1,
+            });
+            Outcome {
+                failure,
+                ballots: 8,
+                ..Outcome::default()
+            }
+        }
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let run = |threads| many_by(&hunt(threads, true), &|_| true, &failing);
+        let one = run(1);
+        assert_eq!(one.schedules, 200);
+        assert_eq!(one.ballots, 1_600);
+        assert_eq!(one, run(4));
+        let failed: u64 = one.families.values().map(|count| count.failed).sum();
+        assert_eq!(failed, one.failures.len() as u64);
+        // Past the last seed comes the first.
+        assert!(one.failures.iter().any(|found| found.seed == 3));
+        for found in &one.failures {
+            assert_eq!(found.seed, (u64::MAX - 9).wrapping_add(found.after - 1));
+        }
+    }
+
+    #[test]
+    fn the_first_failure_ends_it() {
+        let first = many_by(&hunt(1, true), &|_| true, &failing).failures[0].clone();
+        for threads in 1..5 {
+            let tally = many_by(&hunt(threads, false), &|_| true, &failing);
+            assert_eq!(tally.failures, std::slice::from_ref(&first));
+            assert!(tally.schedules >= first.after, "{tally:?}");
+            assert!(tally.schedules < 200, "{tally:?}");
+        }
+    }
+
+    #[test]
+    fn the_caller_ends_it() {
+        let going = |tally: &Tally| tally.schedules < 5;
+        let tally = many_by(&hunt(1, true), &going, &failing);
+        assert_eq!(tally.schedules, 5);
+    }
+
+    #[test]
+    fn real_schedules_are_the_same_in_company() {
+        let hunt = Hunt {
+            base: 1,
+            schedules: 12,
+            family: None,
+            threads: 3,
+            keep_going: true,
+        };
+        let tally = many(&hunt, &|_| true);
+        let mut runner = Runner::default();
+        let alone: Vec<_> = (1..=12).map(|seed| runner.hunt(seed)).collect();
+        let sum = |of: fn(&Outcome) -> u64| alone.iter().map(of).sum::<u64>();
+        assert_eq!(tally.events, sum(|outcome| outcome.events));
+        assert_eq!(tally.ballots, sum(|outcome| outcome.ballots));
+        assert_eq!(tally.simulated_ms, sum(|outcome| outcome.took_ms));
+    }
+
+    #[test]
+    fn no_schedule_is_smaller_than_asked() {
+        let mut least: Option<Size> = None;
+        for seed in 0..500 {
+            for family in Family::ALL {
+                let size = Size::of(&draw::of_family(seed, *family));
+                least = Some(least.map_or(size, |least| least.least(size)));
+            }
+        }
+        let least = least.expect("some");
+        assert!(least.ballots >= 8, "{least:?}");
+        assert!(least.faults >= 20, "{least:?}");
+        assert!(least.restarts >= 1, "{least:?}");
     }
 }

@@ -58,7 +58,8 @@ pub struct Tally {
 pub struct Size {
     /// Ballots that clients ask for.
     pub ballots: u64,
-    /// Faults, restarts among them; not the small misfortunes of [`super::super::plan::Noise`].
+    /// Faults, restarts among them; not the small misfortunes of
+    /// [`Noise`](crate::plan::Noise).
     pub faults: u64,
     /// Times that a process dies and starts again.
     pub restarts: u64,
@@ -80,7 +81,7 @@ impl Size {
                     ballots.insert(*tx);
                 }
                 act => {
-                    size.faults += u64::from(is_fault(act));
+                    size.faults += u64::from(act.is_fault());
                     size.restarts += restarts(act, plan);
                 }
             }
@@ -96,7 +97,8 @@ impl Size {
         self.liars += other.liars;
     }
 
-    fn least(self, other: Self) -> Self {
+    /// The smaller of both in each respect.
+    pub(super) fn least(self, other: Self) -> Self {
         Self {
             ballots: self.ballots.min(other.ballots),
             faults: self.faults.min(other.faults),
@@ -104,14 +106,6 @@ impl Size {
             liars: self.liars.min(other.liars),
         }
     }
-}
-
-/// Clients' and operators' wishes are no faults.
-fn is_fault(act: &Act) -> bool {
-    !matches!(
-        act,
-        Act::Vote { .. } | Act::Backup { .. } | Act::Collect { .. } | Act::Unban { .. }
-    )
 }
 
 fn restarts(act: &Act, plan: &Plan) -> u64 {

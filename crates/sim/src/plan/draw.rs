@@ -118,7 +118,7 @@ impl Draw {
         let mut steps = Vec::new();
         let span_ms = self.pick(&[1_500, 3_000, 6_000]);
         self.ballots(&shape, &liars, span_ms, &mut steps);
-        self.faults(&shape, &liars, span_ms, &mut steps);
+        self.faults(&shape, span_ms, &mut steps);
         if self.family == Family::Collected {
             self.collection(&shape, span_ms, &mut steps);
         }
@@ -233,8 +233,11 @@ impl Draw {
             let split = self.rng.u32(0..10) == 0;
             let few = self.rng.u32(0..8) == 0;
             let spread = self.pick(&[10, 200, 1_000]);
+            // Somebody is always asked.
+            let someone = self.node(shape);
             for node in 0..shape.nodes {
-                if few && self.rng.bool() && !liars.contains_key(&node) {
+                let spared = node != someone && !liars.contains_key(&node);
+                if few && spared && self.rng.bool() {
                     continue;
                 }
                 let choice = match () {
@@ -287,24 +290,15 @@ impl Draw {
         }
     }
 
-    fn faults(
-        &mut self,
-        shape: &Shape,
-        liars: &BTreeMap<usize, LiarKind>,
-        span_ms: u64,
-        steps: &mut Vec<Step>,
-    ) {
-        let count = LEAST.1 + self.rng.usize(0..10);
-        let mut crashes = 0;
-        for number in 0..count {
-            let act = match number {
-                // One restart at least.
-                0 => self.crash(shape),
-                _ => self.fault(shape, span_ms),
-            };
-            crashes += usize::from(matches!(act, Act::Crash { .. }));
+    fn faults(&mut self, shape: &Shape, span_ms: u64, steps: &mut Vec<Step>) {
+        let mut left = LEAST.1 + self.rng.usize(0..10);
+        // One restart at least.
+        let mut act = self.crash(shape);
+        while left > 0 {
+            left -= usize::from(act.is_fault());
             let at_ms = self.rng.u64(0..span_ms + 1_000);
             steps.push(Step { at_ms, act });
+            act = self.fault(shape, span_ms);
         }
         if self.family == Family::LyingStore {
             for _ in 0..self.rng.usize(1..4) {
@@ -331,7 +325,6 @@ impl Draw {
                 steps.push(Step { at_ms, act });
             }
         }
-        let _ = (liars, crashes);
     }
 
     fn node(&mut self, shape: &Shape) -> usize {

@@ -335,6 +335,16 @@ pub enum Act {
     },
 }
 
+impl Act {
+    /// Something goes wrong: no wish of a client or an operator, and no precaution.
+    pub fn is_fault(&self) -> bool {
+        !matches!(
+            self,
+            Self::Vote { .. } | Self::Backup { .. } | Self::Collect { .. } | Self::Unban { .. }
+        )
+    }
+}
+
 /// What a lying store makes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Forgery {
