@@ -12,7 +12,9 @@ use quorate_engine::{AuditAnswer, AuditAsk, Prepared};
 #[derive(Debug, Default)]
 pub struct Audit {
     rows: BTreeMap<TxId, Reservation>,
-    variants: BTreeMap<TxId, Vec<(u32, Prepared)>>,
+    /// By transaction and nonce: those for a nonce that somebody else took are of no
+    /// use any more.
+    variants: BTreeMap<(TxId, u64), Vec<(u32, Prepared)>>,
     attempts: BTreeMap<TxId, u32>,
     projected: u64,
 }
@@ -23,8 +25,8 @@ impl Audit {
         &self.rows
     }
 
-    /// Every signed variant, oldest first.
-    pub fn variants(&self) -> &BTreeMap<TxId, Vec<(u32, Prepared)>> {
+    /// Every signed variant by transaction and nonce, oldest first.
+    pub fn variants(&self) -> &BTreeMap<(TxId, u64), Vec<(u32, Prepared)>> {
         &self.variants
     }
 
@@ -54,14 +56,13 @@ impl Audit {
                 }) {
                     return AuditAnswer::Conflict("another row has this nonce".into());
                 }
-                let row = self
-                    .rows
-                    .entry(tx_id)
-                    .or_insert_with(|| reservation.clone());
+                let row = self.rows.entry(tx_id);
+                let row = row.or_insert_with(|| reservation.clone());
                 if row.account == reservation.account && row.nonce == reservation.nonce {
                     AuditAnswer::Done
                 } else {
-                    AuditAnswer::Conflict("the row has another reservation".into())
+                    // One made anew takes effect here only through the log.
+                    AuditAnswer::Unavailable("the reservation is not projected yet".into())
                 }
             }
             AuditAsk::Variant {
@@ -69,14 +70,19 @@ impl Audit {
                 attempt,
                 prepared,
             } => {
-                let variants = self.variants.entry(tx_id).or_default();
+                let Some(nonce) = self.rows.get(&tx_id).map(|row| row.nonce) else {
+                    return AuditAnswer::Conflict("there is no row".into());
+                };
+                let variants = self.variants.entry((tx_id, nonce)).or_default();
                 if !variants.contains(&(attempt, prepared.clone())) {
                     variants.push((attempt, prepared));
                 }
                 AuditAnswer::Done
             }
             AuditAsk::Variants { tx_id } => {
-                AuditAnswer::Variants(self.variants.get(&tx_id).cloned().unwrap_or_default())
+                let nonce = self.rows.get(&tx_id).map_or(0, |row| row.nonce);
+                let variants = self.variants.get(&(tx_id, nonce));
+                AuditAnswer::Variants(variants.cloned().unwrap_or_default())
             }
             AuditAsk::Attempted { tx_id, attempts } => {
                 self.attempts.insert(tx_id, attempts);

@@ -28,8 +28,11 @@ impl World {
         self.cue(place, Cue::Start);
     }
 
-    pub(super) fn wake_liar(&mut self, place: usize) {
-        self.cue(place, Cue::Wake);
+    pub(super) fn wake_liar(&mut self, place: usize, at: u64) {
+        if self.places[place].wake_at == Some(at) {
+            self.places[place].wake_at = None;
+            self.cue(place, Cue::Wake);
+        }
     }
 
     pub(super) fn cue_asked(&mut self, place: usize, tx_id: TxId, choice: &Choice) {
@@ -114,7 +117,15 @@ impl World {
                     self.chain.transact(nonce, payload);
                 }
             }
-            Lie::Wake { in_ms } => self.schedule(in_ms.max(1), Due::Wake(place)),
+            Lie::Wake { in_ms } => {
+                let in_ms = in_ms.max(1);
+                let at = self.now_ms() + in_ms;
+                let alarm = &mut self.places[place].wake_at;
+                if alarm.is_none_or(|due| due > at) {
+                    *alarm = Some(at);
+                    self.schedule(in_ms, Due::Wake(place, at));
+                }
+            }
         }
     }
 }

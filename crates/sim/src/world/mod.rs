@@ -75,7 +75,7 @@ enum Due {
     /// A machine's process starts.
     Start(usize),
     /// A liar is woken.
-    Wake(usize),
+    Wake(usize, u64),
     /// A liar's frame-level business.
     Mail(net::Mail),
     /// A clock is put right.
@@ -260,6 +260,7 @@ impl World {
             }
             self.happen(next.due);
         }
+        if std::env::var_os("SIMDBG").is_some() { self.dbg(); }
         if self.failure.is_none() {
             self.end();
         }
@@ -272,6 +273,17 @@ impl World {
             failure: self.failure,
         };
         (outcome, self.story)
+    }
+
+    fn dbg(&self) {
+        println!("chain {:?}", self.chain);
+        for e in &self.store.views[0].log { if let Some(quorate_consensus::wire::board_op::Op::Reserve(r)) = &e.op.as_ref().unwrap().op { println!("reserve {} {} {:?}", e.time_ms - NOW, r.tx_id, r.reservation.as_ref().unwrap().nonce); } 
+        if let Some(quorate_consensus::wire::board_op::Op::Conclude(r)) = &e.op.as_ref().unwrap().op { println!("conclude {} {} {:?}", e.time_ms - NOW, r.tx_id, e.events); }}
+        for c in &self.clients { if !c.is_done() { println!("client waits {:?} {:?} {:?}", c.node, c.tx, c.choice); } }
+        for b in self.store.views[0].board.ballots() {
+            println!("ballot {} {:?} votes {} cert {} aborts {} called {} since {} {}", b.tx_id, b.state, b.votes.len(), b.certificate.is_some(), b.aborts.len(), b.roll_called, b.since_ms - NOW, b.reason);
+        }
+        for (i, p) in self.places.iter().enumerate() { if let Some(e) = &p.engine { println!("place {i} rev {} of {} in service {} signing {:?} connected {:?} alerts {:?}", e.board().revision(), self.store.views[p.view].log.len(), e.is_in_service(), e.signing_stopped(self.now_of(p)), e.connected().map(|n| n.to_string()).collect::<Vec<_>>(), p.alerts); } }
     }
 
     fn end(&mut self) {
@@ -345,7 +357,7 @@ impl World {
             Due::Hangup(stream) => self.hang_up(stream),
             Due::Drain(place) => self.drain(place),
             Due::Start(place) => self.start(place),
-            Due::Wake(place) => self.wake_liar(place),
+            Due::Wake(place, at) => self.wake_liar(place, at),
             Due::Mail(mail) => self.deliver_to_liar(mail),
             Due::ClockRight(place) => {
                 self.places[place].clock_jump_ms = 0;
@@ -602,6 +614,7 @@ impl World {
             clock_jump_ms: 0,
             tick_at: None,
             feed_due: false,
+            wake_at: None,
             view: 0,
             alerts: Vec::new(),
             lag_ms: match beside {
@@ -621,12 +634,15 @@ impl World {
             self.start_liar(index);
             return;
         }
+        // It takes every lease, and does nothing with it.
+        let kind = self.plan.liars.get(&place.member);
+        let hog = kind == Some(&crate::liars::LiarKind::LeaseHog);
         let config = Config {
             node_id: place.node_id.clone(),
             rules_chain: self.rules_chain.clone(),
             rules: self.cluster.rules().clone(),
             signs_votes: true,
-            submits: place.member < self.plan.shape.submitters,
+            submits: place.member < self.plan.shape.submitters && !hog,
         };
         place.life += 1;
         place.unsynced.clear();

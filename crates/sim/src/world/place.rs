@@ -110,6 +110,8 @@ pub struct Place {
     /// When the engine's next tick is scheduled.
     pub(super) tick_at: Option<u64>,
     pub(super) feed_due: bool,
+    /// When the liar is woken next; it has one alarm.
+    pub(super) wake_at: Option<u64>,
     pub(super) view: usize,
     pub(super) alerts: Vec<Alert>,
     /// The liar's engine, and all it does, is so late.
