@@ -3,7 +3,7 @@
 //! than any member could, and tells nobody.
 
 use quorate_consensus::wire::BoardEntry;
-use quorate_engine::{Answer, Effect, Event, Reject};
+use quorate_engine::{Answer, Effect, Event, Now, Reject};
 
 use crate::liars::Lie;
 use crate::plan::Disk;
@@ -83,6 +83,22 @@ pub trait Invariant: Send {
     }
 }
 
+mod ledger;
+
+/// The store keeps one board and shows it as it is.
+fn honest_store(world: &World) -> bool {
+    let views = world.store().views();
+    views.len() == 1 && views.iter().all(|view| !view.is_forged())
+}
+
+/// The two clocks of a machine.
+fn clocks(world: &World, place: usize) -> Now {
+    Now {
+        wall_ms: world.wall(place),
+        mono_ms: world.now_ms(),
+    }
+}
+
 macro_rules! invariants {
     ($($module:ident $type:ident,)*) => {
         $(mod $module;)*
@@ -95,5 +111,16 @@ macro_rules! invariants {
 }
 
 invariants! {
+    agreement Agreement,
+    threshold Threshold,
+    once Once,
+    innocent Innocent,
     guard Guard,
+    verdicts Verdicts,
+    finished Finished,
+    stage Stage,
+    table Table,
+    silence Silence,
+    reputation Reputation,
+    proven_bans ProvenBans,
 }

@@ -1,0 +1,149 @@
+//! "When t of them have signed the same value for the same transaction" (section 1); "a
+//! decision certificate that anyone can verify offline, knowing nothing but the 32 bytes
+//! of the cluster's id"; "every node that re-derives it signs a decision" (section 5).
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use quorate_consensus::proof::{self, Fact};
+use quorate_consensus::statement::{DecisionBody, VoteBody, open, parse};
+use quorate_consensus::wire::SignedStatement;
+use quorate_consensus::wire::board_event::Event;
+use quorate_consensus::{Domain, NodeId, TxId, Value};
+use quorate_engine::Effect;
+use quorate_testkit::FakeVerifier;
+
+use super::{Happening, Invariant};
+use crate::world::World;
+
+/// No decision under t distinct valid votes.
+#[derive(Default)]
+pub(super) struct Threshold {
+    /// Votes that were verified here.
+    good: BTreeMap<(TxId, NodeId), SignedStatement>,
+}
+
+impl Invariant for Threshold {
+    fn name(&self) -> &'static str {
+        "threshold"
+    }
+
+    fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {
+        match what {
+            Happening::Entry { entry, .. } => {
+                for event in &entry.events {
+                    self.on_board(world, &event.tx_id, event.event.as_ref())?;
+                }
+                Ok(())
+            }
+            Happening::Effect {
+                place,
+                effect:
+                    Effect::Sign {
+                        domain: Domain::Decision,
+                        statement,
+                        ..
+                    },
+            } => {
+                let parsed = parse::<DecisionBody>(statement);
+                let (_, body) = parsed.map_err(|error| format!("a decision: {error}"))?;
+                self.decides(world, *place, &body)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Threshold {
+    fn on_board(
+        &mut self,
+        world: &World,
+        tx_id: &str,
+        event: Option<&Event>,
+    ) -> Result<(), String> {
+        match event {
+            Some(Event::VoteRecorded(recorded)) => {
+                let signed = recorded.vote.clone().unwrap_or_default();
+                let vote = open::<VoteBody>(&signed, world.rules(), &FakeVerifier);
+                let vote =
+                    vote.map_err(|error| format!("a vote is recorded in {tx_id}: {error}"))?;
+                if vote.node_id.as_str() != recorded.node_id || vote.body.tx_id.as_str() != tx_id {
+                    return Err(format!(
+                        "a vote of {} for {} is recorded as one of {} in {tx_id}",
+                        vote.node_id, vote.body.tx_id, recorded.node_id
+                    ));
+                }
+                self.good.insert((vote.body.tx_id, vote.node_id), signed);
+                Ok(())
+            }
+            Some(Event::Certified(certified)) => {
+                let genesis = proof::genesis_chain(world.rules());
+                let proof = certified.proof.clone().unwrap_or_default();
+                let proof = proof::certificate(genesis, proof);
+                match offline(world, &proof.encode_to_vec()) {
+                    Ok(Fact::Decided { tx_id: found, .. }) if found.as_str() == tx_id => Ok(()),
+                    Ok(fact) => Err(format!("the certificate of {tx_id} shows {fact:?}")),
+                    Err(why) => Err(format!("the certificate of {tx_id} does not hold: {why}")),
+                }
+            }
+            Some(Event::AbortProven(proven)) => {
+                let genesis = proof::genesis_chain(world.rules());
+                let proof = proof::abort_proof(genesis, proven.aborts.clone());
+                match offline(world, &proof.encode_to_vec()) {
+                    Ok(Fact::Dead { tx_id: found, .. }) if found.as_str() == tx_id => Ok(()),
+                    Ok(fact) => Err(format!("the abort proof of {tx_id} shows {fact:?}")),
+                    Err(why) => Err(format!("the abort proof of {tx_id} does not hold: {why}")),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An engine is about to sign a decision.
+    fn decides(&self, world: &World, place: usize, body: &DecisionBody) -> Result<(), String> {
+        let engine = world.places()[place].engine();
+        let ballot = engine.and_then(|engine| engine.board().ballot(&body.tx_id));
+        let good = ballot.map_or(0, |ballot| {
+            let votes = ballot.votes.values().filter(|recorded| {
+                let vote = &recorded.vote;
+                !recorded.late && is_for(world, self, &vote.signed, &body.tx_id, &body.value)
+            });
+            votes.count()
+        });
+        let t = world.rules().threshold();
+        if good < t {
+            return Err(format!(
+                "{} decides {} for {} on {good} votes; it takes {t}",
+                world.node_id(place),
+                body.tx_id,
+                body.value
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a statement is a good vote for this value.
+fn is_for(
+    world: &World,
+    known: &Threshold,
+    signed: &SignedStatement,
+    tx_id: &TxId,
+    value: &Value,
+) -> bool {
+    let Ok((header, body)) = parse::<VoteBody>(&signed.statement) else {
+        return false;
+    };
+    let same = body.tx_id == *tx_id && body.choice.value() == Some(value);
+    let key = (body.tx_id, header.node_id);
+    same && (known.good.get(&key) == Some(signed)
+        || open::<VoteBody>(signed, world.rules(), &FakeVerifier).is_ok())
+}
+
+fn offline(world: &World, proof: &[u8]) -> Result<Fact, String> {
+    let cluster_id = world.rules().cluster_id();
+    let verified = proof::verify(proof, &cluster_id, None, &FakeVerifier);
+    verified
+        .map(|verified| verified.fact)
+        .map_err(|error| error.to_string())
+}
