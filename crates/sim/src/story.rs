@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::wire::board_event::Event as Happened;
-use quorate_consensus::wire::{BoardEntry, BoardEvent};
+use quorate_consensus::wire::{BoardEntry, BoardEvent, GoodbyeReason};
 use quorate_consensus::{Choice, NodeId};
 use quorate_engine::{
     AuditAnswer, AuditAsk, ChainAnswer, ChainAsk, Effect, Event, Reject, SendOutcome, StreamId,
@@ -15,6 +15,7 @@ use quorate_engine::{
 
 use crate::invariants::Happening;
 use crate::liars::Lie;
+use crate::plan::text::Member;
 use crate::plan::{Act, Disk, Handed};
 use crate::world::World;
 use crate::world::chain::{self, Mined};
@@ -25,11 +26,16 @@ mod words;
 /// So many different lies of one liar are told.
 const MOST_LIES: usize = 8;
 
+/// So many ballots that nobody in the plan asks for are told.
+const MOST_UNASKED: usize = 2;
+
 /// The lines so far.
 #[derive(Clone, Debug, Default)]
 pub struct Story {
     /// In order of time.
     pub lines: Vec<String>,
+    /// What the lines are made of.
+    parts: Vec<Line>,
     /// The peer at the other end of each stream.
     peers: BTreeMap<StreamId, NodeId>,
     /// Lies told, by machine and words.
@@ -38,11 +44,36 @@ pub struct Story {
     put_off: BTreeSet<(usize, &'static str)>,
     /// Members that a machine refuses.
     refused: BTreeSet<(usize, NodeId)>,
+    /// Streams that a machine closed, and why.
+    closed: BTreeSet<(usize, NodeId, String)>,
     /// What ends when: milliseconds from the start.
     ends: BTreeMap<(u64, usize), String>,
     /// The last moment when all were shut down together.
     slept_ms: Option<u64>,
     calm: bool,
+    /// Ballots that nobody in the plan asks for and that are told, and whether there
+    /// are more.
+    unasked: BTreeSet<String>,
+    many_unasked: bool,
+}
+
+/// A line: several members that say the same at the same time share one.
+#[derive(Clone, Debug)]
+struct Line {
+    at_ms: u64,
+    who: Who,
+    said: String,
+}
+
+/// Who does what a line says.
+#[derive(Clone, Debug, PartialEq)]
+enum Who {
+    /// These members, by index.
+    Members(Vec<usize>),
+    /// The second machine of a twin.
+    Second(usize),
+    /// The board, the chain, the plan.
+    Other(String),
 }
 
 /// A lie that was told.
@@ -64,8 +95,8 @@ impl Story {
                 choice,
                 handed,
             } => {
-                let who = world.cluster().node_id(*node);
-                let mut said = format!("client asks for {} on {tx}", words::choice(choice));
+                let mut said =
+                    format!("is asked by a client for {} on {tx}", words::choice(choice));
                 if let Handed::Signed(off_ms) = handed {
                     said += ", signed elsewhere";
                     said += &match off_ms {
@@ -74,7 +105,7 @@ impl Story {
                         back => format!(" {} ms ago", back.unsigned_abs()),
                     };
                 }
-                self.line(world, who.as_str(), &said);
+                self.does(world, *node, &said);
             }
             Act::Sleep { for_ms } => {
                 self.slept_ms = Some(world.now_ms());
@@ -109,8 +140,8 @@ impl Story {
                     }
                     Err(reject) => format!("no: {reject}"),
                 };
-                let who = world.cluster().node_id(asker.node);
-                self.line(world, who.as_str(), &format!("answers its client: {said}"));
+                let node = asker.node;
+                self.does(world, node, &format!("answers its client: {said}"));
             }
             Happening::Mined(mined) => {
                 let outcome = if mined.succeeded {
@@ -136,12 +167,12 @@ impl Story {
                         Disk::Lost => "crashes, and loses its disk",
                         Disk::Restored => "crashes, and gets last week's backup for a disk",
                     };
-                    self.line(world, &machine(world, *place), said);
+                    self.does(world, *place, said);
                 }
             }
             Happening::Started { place } => {
                 if world.now_ms() > 0 {
-                    self.line(world, &machine(world, *place), "starts again");
+                    self.does(world, *place, "starts again");
                 }
             }
         }
@@ -155,10 +186,37 @@ impl Story {
             view => format!("board/{}", view + 1),
         };
         for event in &entry.events {
+            if self.is_too_much(world, event) {
+                continue;
+            }
             if let Some(said) = told(event) {
                 self.line(world, &who, &said);
             }
         }
+    }
+
+    /// Ballots that nobody in the plan asks for are made by liars, hundreds at a time:
+    /// the first few are told.
+    fn is_too_much(&mut self, world: &World, event: &BoardEvent) -> bool {
+        let tx = &event.tx_id;
+        if tx.is_empty() || self.unasked.contains(tx) {
+            return false;
+        }
+        let asked = world.plan().steps.iter().any(|step| match step.act {
+            Act::Vote { tx: asked, .. } => asked.id().as_str() == tx,
+            _ => false,
+        });
+        if asked {
+            return false;
+        }
+        if self.unasked.len() < MOST_UNASKED {
+            self.unasked.insert(tx.clone());
+            return false;
+        }
+        if !std::mem::replace(&mut self.many_unasked, true) {
+            self.line(world, "board", "opens more ballots that nobody asked for");
+        }
+        true
     }
 
     // ---- engines
@@ -184,7 +242,7 @@ impl Story {
             } => format!("hears from the audit store: {why}"),
             _ => return,
         };
-        self.line(world, &machine(world, place), &said);
+        self.does(world, place, &said);
     }
 
     fn effect(&mut self, world: &World, place: usize, effect: &Effect) {
@@ -213,6 +271,14 @@ impl Story {
                 let Some(peer) = self.peers.get(stream) else {
                     return;
                 };
+                if goodbye.reason() == GoodbyeReason::Banned || goodbye.detail == "goodbye" {
+                    // It refuses the other, or the other went.
+                    return;
+                }
+                let why = (place, peer.clone(), goodbye.detail.clone());
+                if !self.closed.insert(why) {
+                    return;
+                }
                 format!("closes its stream to {peer}: {}", goodbye.detail)
             }
             Effect::Admit { node_id, welcome } => {
@@ -226,7 +292,7 @@ impl Story {
             Effect::Alert(alert) => format!("alerts: {}", words::alert(alert)),
             _ => return,
         };
-        self.line(world, &machine(world, place), &said);
+        self.does(world, place, &said);
     }
 
     // ---- liars
@@ -246,8 +312,10 @@ impl Story {
                 }
                 (Some(said), None)
             }
-            Lie::Transact { nonce, .. } => {
-                let said = format!("sends a payload of its own with nonce {nonce} to the chain");
+            Lie::Transact { nonce, payload } => {
+                let what = reserved(world, *nonce, payload);
+                let what = what.unwrap_or_else(|| "a payload of its own".into());
+                let said = format!("sends {what} with nonce {nonce} to the chain");
                 (Some(said), None)
             }
             Lie::Wake { .. } => return,
@@ -257,9 +325,14 @@ impl Story {
         let key = (place, said);
         if let Some(told) = self.lies.get_mut(&key) {
             if let (true, Some(to)) = (told.at_ms == now, to) {
-                told.to.push(to.to_string());
+                let to = to.to_string();
+                if !told.to.contains(&to) {
+                    told.to.push(to);
+                }
                 let to = told.to.join(", ");
-                self.lines[told.line] = rendered(now, &machine(world, place), &lies(&key.1, &to));
+                let line = told.line;
+                self.parts[line].said = lies(&key.1, &to);
+                self.render(world, line);
             }
             return;
         }
@@ -270,7 +343,7 @@ impl Story {
             more if more > MOST_LIES => return,
             _ => lies(&key.1, &to.join(", ")),
         };
-        self.line(world, &machine(world, place), &line);
+        self.does(world, place, &line);
         let told = Told {
             at_ms: now,
             line: self.lines.len() - 1,
@@ -300,24 +373,87 @@ impl Story {
                 break;
             }
             let said = first.remove();
-            self.lines.push(rendered(at, "end", &said));
+            self.push(world, at, Who::Other("end".into()), &said);
         }
         if world.is_calm() && !self.calm {
             self.calm = true;
             if !self.ends.is_empty() {
-                self.lines.push(rendered(end, "end", "all faults are over"));
+                let who = Who::Other("end".into());
+                self.push(world, end, who, "all faults are over");
             }
             self.ends.clear();
         }
     }
 
+    /// The board, the chain or the plan does this.
     fn line(&mut self, world: &World, who: &str, said: &str) {
-        self.lines.push(rendered(world.now_ms(), who, said));
+        self.push(world, world.now_ms(), Who::Other(who.into()), said);
+    }
+
+    /// A machine does this.
+    fn does(&mut self, world: &World, place: usize, said: &str) {
+        let now = world.now_ms();
+        let member = world.places()[place].member();
+        if place != member {
+            self.push(world, now, Who::Second(member), said);
+            return;
+        }
+        let lines = self.parts.iter_mut().enumerate().rev();
+        let mut now_said = lines.take_while(|(_, line)| line.at_ms == now);
+        let same = now_said.find_map(|(number, line)| match &mut line.who {
+            Who::Members(members) if line.said == said => Some((number, members)),
+            _ => None,
+        });
+        match same {
+            Some((number, members)) => {
+                members.push(member);
+                self.render(world, number);
+            }
+            None => self.push(world, now, Who::Members(vec![member]), said),
+        }
+    }
+
+    fn push(&mut self, world: &World, at_ms: u64, who: Who, said: &str) {
+        let said = said.into();
+        self.parts.push(Line { at_ms, who, said });
+        self.lines.push(String::new());
+        self.render(world, self.lines.len() - 1);
+    }
+
+    fn render(&mut self, world: &World, number: usize) {
+        let Line { at_ms, who, said } = &self.parts[number];
+        let who = match who {
+            Who::Members(members) => names(members, world.cluster().n()),
+            Who::Second(member) => format!("{}'", world.cluster().node_id(*member)),
+            Who::Other(who) => who.clone(),
+        };
+        self.lines[number] = format!("{:>8} s  {who:<7}  {said}", seconds(*at_ms));
     }
 }
 
-fn rendered(at_ms: u64, who: &str, said: &str) -> String {
-    format!("{:>8} s  {who:<7} {said}", seconds(at_ms))
+/// Members in short: `node1-3,5`.
+fn names(members: &[usize], nodes: usize) -> String {
+    let members: BTreeSet<usize> = members.iter().copied().collect();
+    let id = |index: usize| Member { index, nodes }.to_string();
+    let number = |index: usize| id(index).trim_start_matches("node").to_owned();
+    let mut text = String::new();
+    let mut rest = members.iter().copied().peekable();
+    while let Some(first) = rest.next() {
+        let mut last = first;
+        while let Some(next) = rest.next_if_eq(&(last + 1)) {
+            last = next;
+        }
+        text += &match text.is_empty() {
+            true => id(first),
+            false => format!(",{}", number(first)),
+        };
+        text += &match last - first {
+            0 => String::new(),
+            1 => format!(",{}", number(last)),
+            _ => format!("-{}", number(last)),
+        };
+    }
+    text
 }
 
 fn seconds(ms: u64) -> String {
@@ -338,29 +474,30 @@ fn again(attempt: u32) -> String {
     }
 }
 
-/// The name of a machine: its member's id; the second machine of a twin has a mark.
-fn machine(world: &World, place: usize) -> String {
-    let node_id = world.node_id(place);
-    match place < world.cluster().n() {
-        true => node_id.to_string(),
-        false => format!("{node_id}'"),
-    }
+/// The transaction for which this is reserved.
+fn reserved(world: &World, nonce: u64, payload: &[u8]) -> Option<String> {
+    let board = world.store().views()[0].board();
+    let found = board.ballots().find(|ballot| {
+        let reservation = ballot.reservation.as_ref();
+        reservation.is_some_and(|r| r.nonce == nonce && r.payload == payload)
+    });
+    found.map(|ballot| ballot.tx_id.to_string())
 }
 
 /// What a transaction of the account is.
 fn transaction(world: &World, mined: &Mined) -> String {
     let nonce = mined.nonce;
+    if let Some(tx) = reserved(world, nonce, &mined.payload) {
+        return format!("{tx} (nonce {nonce})");
+    }
     let board = world.store().views()[0].board();
-    let reserved = board.ballots().find(|ballot| {
+    let cancelled = board.ballots().find(|ballot| {
         let reservation = ballot.reservation.as_ref();
-        reservation.is_some_and(|reservation| reservation.nonce == nonce)
+        ballot.given_up && reservation.is_some_and(|r| r.nonce == nonce)
     });
-    match reserved {
-        Some(ballot) if mined.payload.is_empty() && mined.foreign => {
+    match cancelled {
+        Some(ballot) if mined.payload.is_empty() => {
             format!("the cancellation of {} (nonce {nonce})", ballot.tx_id)
-        }
-        Some(ballot) if ballot.reservation.as_ref().map(|r| &r.payload) == Some(&mined.payload) => {
-            format!("{} (nonce {nonce})", ballot.tx_id)
         }
         _ => format!("a stranger's transaction (nonce {nonce})"),
     }
@@ -392,13 +529,8 @@ fn told(event: &BoardEvent) -> Option<String> {
             let by = words::signers(decisions.into_iter().flatten());
             format!("certifies {tx}: decisions of {by}")
         }
-        Happened::Concluded(concluded) => {
-            let outcome = words::outcome(concluded.outcome());
-            match concluded.block_number {
-                0 => format!("{tx} is {outcome}, t members say"),
-                block => format!("{tx} is {outcome} in block {block}, t members say"),
-            }
-        }
+        // The ballot's move says it.
+        Happened::Concluded(_) => return None,
         Happened::AbortProven(proven) => {
             let by = words::signers(&proven.aborts);
             format!("{tx} is proven dead by {by}")

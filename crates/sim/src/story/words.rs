@@ -248,13 +248,6 @@ fn flaws(
     domain: Domain,
     signed: &SignedStatement,
 ) -> String {
-    let mut flaws = String::new();
-    if name != own.as_str() {
-        flaws += &format!(" in {name}'s name");
-    }
-    if rules_digest != world.rules().digest().0 {
-        flaws += " under rules of its own";
-    }
     let role = match domain {
         Domain::Vote => KeyRole::Vote,
         _ => KeyRole::Node,
@@ -265,8 +258,14 @@ fn flaws(
     let good = index.is_some_and(|index| {
         fake_signature(cluster.key(index, role), domain, &signed.statement) == signed.signature
     });
-    if !good {
-        flaws += " with a bad signature";
+    let mut flaws = match (name == own.as_str(), good) {
+        (true, true) => String::new(),
+        (true, false) => " with a bad signature".into(),
+        (false, true) => format!(", signed by {name}"),
+        (false, false) => format!(" in {name}'s name with a bad signature"),
+    };
+    if rules_digest != world.rules().digest().0 {
+        flaws += " under rules of its own";
     }
     flaws
 }

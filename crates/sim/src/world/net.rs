@@ -23,7 +23,9 @@ struct End {
     /// When the last frame that left here arrives.
     last_at: u64,
     hanging_up: bool,
-    /// Of a liar: both hellos are said.
+    /// Of a liar: its own hello is said.
+    greeted: bool,
+    /// Of a liar: the other end's hello is heard.
     met: bool,
 }
 
@@ -78,6 +80,7 @@ impl World {
                     twin,
                     last_at: at,
                     hanging_up: false,
+                    greeted: false,
                     met: false,
                 },
             );
@@ -141,7 +144,8 @@ impl World {
             self.breaks(stream.0, if lost { 1 } else { KEEPALIVE_MS });
             return;
         }
-        let mut wait = self.span(self.plan.noise.frame_ms) + self.lag(place) + self.lag(other);
+        let late = self.places[place].lag_ms + self.lag(place) + self.lag(other);
+        let mut wait = self.span(self.plan.noise.frame_ms) + late;
         let twice = is_batch && self.chance(self.plan.noise.twice);
         let overtaken = is_batch && self.chance(self.plan.noise.overtaken);
         let at = (self.now + wait).max(last_at);
@@ -153,11 +157,15 @@ impl World {
                 end.last_at = at;
             }
         }
+        let greets = matches!(frame.body, Some(frame::Body::Hello(_)));
         if twice {
             let again = wait + self.span((0, 50));
             self.arrive(again, other, twin, frame.clone());
         }
         self.arrive(wait, other, twin, frame);
+        if greets && self.places[place].runs_engine && self.places[place].liar.is_some() {
+            self.greet(stream.0, true);
+        }
     }
 
     fn arrive(&mut self, wait: u64, place: usize, stream: u64, frame: Frame) {
@@ -200,6 +208,9 @@ impl World {
         if self.places[place].runs_engine {
             // The engine beside it does the talking.
             self.cue_heard(place, other, &body);
+            if matches!(body, frame::Body::Hello(_)) {
+                self.greet(mail.stream, false);
+            }
             return;
         }
         match &body {
@@ -214,6 +225,23 @@ impl World {
                 self.cue_met(place, other);
             }
             _ => self.cue_heard(place, other, &body),
+        }
+    }
+
+    /// A hello is said, or heard, by an engine beside a liar: after both it has met the
+    /// other.
+    fn greet(&mut self, stream: u64, said: bool) {
+        let Some(end) = self.net.ends.get_mut(&stream) else {
+            return;
+        };
+        let before = end.greeted && end.met;
+        match said {
+            true => end.greeted = true,
+            false => end.met = true,
+        }
+        if end.greeted && end.met && !before {
+            let (place, other) = (end.place, end.other);
+            self.cue_met(place, other);
         }
     }
 

@@ -114,7 +114,8 @@ pub struct Place {
     pub(super) wake_at: Option<u64>,
     pub(super) view: usize,
     pub(super) alerts: Vec<Alert>,
-    /// The liar's engine, and all it does, is so late.
+    /// All that the liar's engine says to peers and to the store is so late. What it
+    /// hears and signs is not, or no greeting would ever be in time.
     pub(super) lag_ms: u64,
     /// Whom the engine does not want to speak with.
     pub(super) unwelcome: std::collections::BTreeSet<NodeId>,
