@@ -460,6 +460,9 @@ impl Engine {
             local.own_observation = None;
             local.submission = Submission::default();
             local.look_mono = None;
+            // The answer under way is about the old nonce: taken for the new one's, it
+            // would say that this one was taken too, and leave a gap that nothing fills.
+            local.looking = None;
         }
     }
 }
