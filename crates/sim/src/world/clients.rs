@@ -68,6 +68,11 @@ impl World {
             request: None,
         });
         self.ask_again(self.clients.len() - 1);
+        if self.places[place].runs_engine && self.places[place].liar.is_some() {
+            // The engine answers; the liar beside it hears of it, too.
+            let choice = self.clients[self.clients.len() - 1].choice.clone();
+            self.cue_asked(place, tx.id(), &choice);
+        }
     }
 
     /// A client asks, or asks again.
@@ -154,8 +159,16 @@ impl World {
         let ballot = self.store.views[0].board.ballot(&tx_id);
         let given_up = ballot.filter(|ballot| ballot.given_up);
         if let Some(reservation) = given_up.and_then(|ballot| ballot.reservation.clone()) {
-            self.advance_chain();
-            self.chain.transact(reservation.nonce, Vec::new());
+            self.cancellations.push(reservation.nonce);
+            self.cancel();
+        }
+    }
+
+    /// Operators send the cancellations that the chain does not have, until it does.
+    pub(super) fn cancel(&mut self) {
+        self.advance_chain();
+        for nonce in self.cancellations.clone() {
+            self.chain.transact(nonce, Vec::new());
         }
     }
 

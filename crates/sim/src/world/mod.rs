@@ -42,6 +42,9 @@ use store::Store;
 /// A lost reply is noticed after so long.
 const REPLY_MS: u64 = 2_000;
 
+/// A world in which nothing need be decided is watched for so long after the faults.
+const UNSURE_MS: u64 = 30_000;
+
 /// How often a world that is calm is asked whether it rests.
 const REST_MS: u64 = 250;
 
@@ -152,6 +155,8 @@ pub struct World {
     net: Net,
     faults: Faults,
     pub(super) clients: Vec<Client>,
+    /// Nonces of submissions that were given up.
+    cancellations: Vec<u64>,
     requests: u64,
     request_of: BTreeMap<u64, usize>,
     queue: BinaryHeap<Queued>,
@@ -188,6 +193,7 @@ impl World {
             net: Net::default(),
             faults: Faults::new(cluster.n()),
             clients: Vec::new(),
+            cancellations: Vec::new(),
             requests: 0,
             request_of: BTreeMap::new(),
             queue: BinaryHeap::new(),
@@ -252,6 +258,7 @@ impl World {
             self.now = self.now.max(next.at);
             self.fingerprint = mix(self.fingerprint ^ next.number, next.at);
             if let (true, Due::Rest) = (self.calm, &next.due) {
+                self.cancel();
                 if self.rests() {
                     break;
                 }
@@ -260,7 +267,9 @@ impl World {
             }
             self.happen(next.due);
         }
-        if std::env::var_os("SIMDBG").is_some() { self.dbg(); }
+        if std::env::var_os("SIMDBG").is_some() {
+            self.dbg();
+        }
         if self.failure.is_none() {
             self.end();
         }
@@ -276,14 +285,62 @@ impl World {
     }
 
     fn dbg(&self) {
-        println!("chain {:?}", self.chain);
-        for e in &self.store.views[0].log { if let Some(quorate_consensus::wire::board_op::Op::Reserve(r)) = &e.op.as_ref().unwrap().op { println!("reserve {} {} {:?}", e.time_ms - NOW, r.tx_id, r.reservation.as_ref().unwrap().nonce); } 
-        if let Some(quorate_consensus::wire::board_op::Op::Conclude(r)) = &e.op.as_ref().unwrap().op { println!("conclude {} {} {:?}", e.time_ms - NOW, r.tx_id, e.events); }}
-        for c in &self.clients { if !c.is_done() { println!("client waits {:?} {:?} {:?}", c.node, c.tx, c.choice); } }
-        for b in self.store.views[0].board.ballots() {
-            println!("ballot {} {:?} votes {} cert {} aborts {} called {} since {} {}", b.tx_id, b.state, b.votes.len(), b.certificate.is_some(), b.aborts.len(), b.roll_called, b.since_ms - NOW, b.reason);
+        println!(
+            "chain next {} {:?}",
+            self.chain.next_nonce(),
+            self.chain
+                .mined()
+                .map(|m| (m.nonce, m.block, m.foreign, m.payload.len()))
+                .collect::<Vec<_>>()
+        );
+        for e in &self.store.views[0].log {
+            if let Some(quorate_consensus::wire::board_op::Op::Reserve(r)) =
+                &e.op.as_ref().unwrap().op
+            {
+                println!(
+                    "reserve {} {} {:?}",
+                    e.time_ms - NOW,
+                    r.tx_id,
+                    r.reservation.as_ref().unwrap().nonce
+                );
+            }
+            if let Some(quorate_consensus::wire::board_op::Op::Conclude(r)) =
+                &e.op.as_ref().unwrap().op
+            {
+                println!("conclude {} {} {:?}", e.time_ms - NOW, r.tx_id, e.events);
+            }
         }
-        for (i, p) in self.places.iter().enumerate() { if let Some(e) = &p.engine { println!("place {i} rev {} of {} in service {} signing {:?} connected {:?} alerts {:?}", e.board().revision(), self.store.views[p.view].log.len(), e.is_in_service(), e.signing_stopped(self.now_of(p)), e.connected().map(|n| n.to_string()).collect::<Vec<_>>(), p.alerts); } }
+        for c in &self.clients {
+            if !c.is_done() {
+                println!("client waits {:?} {:?} {:?}", c.node, c.tx, c.choice);
+            }
+        }
+        for b in self.store.views[0].board.ballots() {
+            println!(
+                "ballot {} {:?} votes {} cert {} aborts {} called {} since {} {}",
+                b.tx_id,
+                b.state,
+                b.votes.len(),
+                b.certificate.is_some(),
+                b.aborts.len(),
+                b.roll_called,
+                b.since_ms - NOW,
+                b.reason
+            );
+        }
+        for (i, p) in self.places.iter().enumerate() {
+            if let Some(e) = &p.engine {
+                println!(
+                    "place {i} rev {} of {} in service {} signing {:?} connected {:?} alerts {:?}",
+                    e.board().revision(),
+                    self.store.views[p.view].log.len(),
+                    e.is_in_service(),
+                    e.signing_stopped(self.now_of(p)),
+                    e.connected().map(|n| n.to_string()).collect::<Vec<_>>(),
+                    p.alerts
+                );
+            }
+        }
     }
 
     fn end(&mut self) {
@@ -298,21 +355,46 @@ impl World {
 
     /// All that can end has ended.
     fn rests(&self) -> bool {
+        if !self.is_live() && self.now >= self.plan.calm_ms + UNSURE_MS {
+            return true;
+        }
         let asking = self.clients.iter().any(|client| {
             !client.is_done() && !self.is_liar_member(client.node) && self.may_answer(client)
         });
         if asking {
             return false;
         }
-        let alive = self.honest().count() >= self.rules().threshold();
-        self.store.views.iter().all(|view| {
-            view.board.ballots().all(|ballot| {
-                let called = ballot.roll_called || ballot.deadline_ms().is_none();
-                quorate_consensus::ballot::is_final(ballot.state)
-                    && called
-                    && (ballot.is_proven() || !alive)
+        let alive = self.is_live();
+        alive
+            && self.store.views.iter().all(|view| {
+                view.board.ballots().all(|ballot| {
+                    let called = ballot.roll_called || ballot.deadline_ms().is_none();
+                    quorate_consensus::ballot::is_final(ballot.state)
+                        && called
+                        && ballot.is_proven()
+                })
             })
-        })
+    }
+
+    /// What can be decided must be decided once the faults are over: the store is
+    /// honest, no more members lie than decisions bear, t others are not banned and
+    /// may sign, and one of those that hold the chain key is among them.
+    pub fn is_live(&self) -> bool {
+        let view = &self.store.views[0];
+        let (n, t) = (self.cluster.n(), self.rules().threshold());
+        if self.store.views.len() > 1 || view.forged || self.plan.liars.len() > (n - t).min(t - 1) {
+            return false;
+        }
+        let signs = |member: &usize| {
+            let place = &self.places[*member];
+            let stopped = place.engine.as_ref().is_some_and(|engine| {
+                let why = engine.signing_stopped(self.now_of(place));
+                why.is_some_and(|why| !why.starts_with("the journal"))
+            });
+            !stopped && !view.board.is_banned(&place.node_id)
+        };
+        let able: Vec<usize> = self.honest().filter(signs).collect();
+        able.len() >= t && able.iter().any(|i| *i < self.plan.shape.submitters)
     }
 
     fn may_answer(&self, client: &Client) -> bool {
@@ -493,9 +575,10 @@ impl World {
         share > 0 && !self.calm && self.rng.u32(0..1000) < share
     }
 
+    /// By how much all that a machine hears and says takes longer. What a late liar
+    /// says is late once more: see `Place::lag_ms`.
     fn lag(&self, place: usize) -> u64 {
-        let place = &self.places[place];
-        place.lag_ms + self.faults.slow(place.member, self.now)
+        self.faults.slow(self.places[place].member, self.now)
     }
 
     pub(super) fn judge(&mut self, what: &Happening<'_>) {
@@ -701,7 +784,8 @@ impl World {
                 self.post(wait, place, Event::Signed { ticket, result });
             }
             Effect::Propose { ticket, op, now_ms } => {
-                let wait = self.span(self.plan.noise.store_ms) + lag;
+                let late = self.places[place].lag_ms;
+                let wait = self.span(self.plan.noise.store_ms) + lag + late;
                 let life = self.places[place].life;
                 self.schedule(
                     wait,
