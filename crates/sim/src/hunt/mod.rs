@@ -10,7 +10,7 @@ use std::sync::Arc;
 use quorate_consensus::wire::{ChainKind, ChainTarget, PayloadEncoding};
 use quorate_testkit::{Cluster, Options};
 
-use crate::invariants;
+use crate::invariants::{self, Invariant};
 use crate::plan::{Plan, Shape, draw};
 use crate::story::Story;
 use crate::world::{Failure, Outcome, World};
@@ -25,12 +25,27 @@ pub const PANIC: &str = "panic";
 const KEPT: usize = 256;
 
 /// Runs plans. Clusters are kept, for it takes longer to make one than to run a ballot.
-#[derive(Default)]
 pub struct Runner {
     clusters: BTreeMap<String, Arc<Cluster>>,
+    invariants: fn() -> Vec<Box<dyn Invariant>>,
+}
+
+impl Default for Runner {
+    /// All invariants watch.
+    fn default() -> Self {
+        Self::watched_by(invariants::all)
+    }
 }
 
 impl Runner {
+    /// One whose worlds are watched by these invariants, made anew for each.
+    pub fn watched_by(invariants: fn() -> Vec<Box<dyn Invariant>>) -> Self {
+        Self {
+            clusters: BTreeMap::new(),
+            invariants,
+        }
+    }
+
     /// Runs one plan to its end. A panic is a failure like others.
     pub fn run(&mut self, plan: &Arc<Plan>) -> Outcome {
         self.caught(plan, None).0
@@ -64,7 +79,7 @@ impl Runner {
 
     fn world(&mut self, plan: &Arc<Plan>, story: Option<Story>) -> World {
         let cluster = self.cluster(&plan.shape);
-        World::new(plan.clone(), cluster, invariants::all(), story)
+        World::new(plan.clone(), cluster, (self.invariants)(), story)
     }
 
     fn cluster(&mut self, shape: &Shape) -> Arc<Cluster> {
