@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    certificate, certs, completions, config, demo, dev, keygen, list, rules, run, status,
+    certificate, certs, completions, config, demo, dev, keygen, list, rules, run, sim, status,
     test_byzantine, verify, version, vote, watch,
 };
 use crate::failure::{EXIT_CODES, Outcome};
@@ -49,6 +49,7 @@ enum Command {
     Certs(certs::CertsArgs),
     Keygen(keygen::KeygenArgs),
     Config(config::ConfigArgs),
+    Sim(sim::SimArgs),
     TestByzantine(test_byzantine::TestByzantineArgs),
     Completions(completions::CompletionsArgs),
     Version(version::VersionArgs),
@@ -71,6 +72,7 @@ impl Cli {
             Command::Certs(args) => certs::run(args, out),
             Command::Keygen(args) => keygen::run(args, out),
             Command::Config(args) => config::run(args, out),
+            Command::Sim(args) => sim::run(args, out).await,
             Command::TestByzantine(args) => test_byzantine::run(args, out).await,
             Command::Completions(args) => completions::run(args, out),
             Command::Version(args) => version::run(args, out),

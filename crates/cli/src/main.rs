@@ -14,6 +14,7 @@ mod local;
 mod output;
 mod remote;
 mod signals;
+mod simulator;
 mod waiting;
 
 use std::process::ExitCode;

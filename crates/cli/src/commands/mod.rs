@@ -11,6 +11,7 @@ pub(crate) mod keygen;
 pub(crate) mod list;
 pub(crate) mod rules;
 pub(crate) mod run;
+pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod test_byzantine;
 pub(crate) mod verify;

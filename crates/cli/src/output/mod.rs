@@ -162,6 +162,21 @@ impl Out {
         table
     }
 
+    /// A table of names and texts, one pair a row. Long texts are wrapped.
+    pub(crate) fn pairs<'a>(
+        self,
+        rows: impl IntoIterator<Item = (&'a str, Tone, String)>,
+    ) -> Table {
+        let mut table = self.table(&[]);
+        for (name, tone, text) in rows {
+            table.add_row([self.cell(Tone::Faint, name), self.cell(tone, text)]);
+        }
+        if table.width().is_none() {
+            table.set_width(USUAL_WIDTH);
+        }
+        table
+    }
+
     /// A table's cell in a colour.
     pub(crate) fn cell(self, tone: Tone, text: impl Display) -> Cell {
         let cell = Cell::new(text);

@@ -45,8 +45,10 @@ pub struct Tally {
     pub failures: Vec<Found>,
     /// The same by family.
     pub families: BTreeMap<Family, Count>,
-    /// How many schedules had a liar of this name, a fault of this name.
-    pub with: BTreeMap<&'static str, u64>,
+    /// How many schedules had a liar of this kind.
+    pub liars: BTreeMap<&'static str, u64>,
+    /// How many schedules had a fault of this kind.
+    pub faults: BTreeMap<&'static str, u64>,
     /// The smallest schedule of all.
     pub least: Option<Size>,
     /// All schedules together.
@@ -119,12 +121,12 @@ fn restarts(act: &Act, plan: &Plan) -> u64 {
 /// What kind of act it is, in a word or two.
 fn kind(act: &Act) -> &'static str {
     match act {
-        Act::Vote { .. } => "vote",
+        Act::Vote { .. } => "vote asked for",
         Act::Crash { disk, .. } => match disk {
             Disk::Kept => "crash",
-            Disk::Unsynced => "crash, writes lost",
-            Disk::Lost => "crash, disk lost",
-            Disk::Restored => "crash, backup restored",
+            Disk::Unsynced => "crash losing writes",
+            Disk::Lost => "crash losing the disk",
+            Disk::Restored => "crash with an old disk",
         },
         Act::Backup { .. } => "backup",
         Act::Sleep { .. } => "all nodes down",
@@ -171,9 +173,13 @@ impl Tally {
         count.schedules += 1;
         count.ballots += outcome.ballots;
         count.failed += failed;
-        for name in names(plan) {
-            *self.with.entry(name).or_default() += 1;
-        }
+        let liars = plan.liars.values().map(|liar| liar.name());
+        once_each(&mut self.liars, liars);
+        let acts = plan.steps.iter().map(|step| &step.act);
+        once_each(
+            &mut self.faults,
+            acts.filter(|act| act.is_fault()).map(kind),
+        );
         if let Some(failure) = outcome.failure {
             self.failures.push(Found {
                 seed: plan.seed,
@@ -185,9 +191,9 @@ impl Tally {
     }
 }
 
-/// What there is in a plan, each once.
-fn names(plan: &Plan) -> BTreeSet<&'static str> {
-    let acts = plan.steps.iter().map(|step| kind(&step.act));
-    let liars = plan.liars.values().map(|liar| liar.name());
-    acts.chain(liars).collect()
+/// Counts a schedule for each of these names.
+fn once_each(counts: &mut BTreeMap<&'static str, u64>, names: impl Iterator<Item = &'static str>) {
+    for name in names.collect::<BTreeSet<_>>() {
+        *counts.entry(name).or_default() += 1;
+    }
 }

@@ -65,6 +65,22 @@ impl Family {
             Self::Collected => "collected",
         }
     }
+
+    /// What goes wrong in it, in a sentence.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Mixed => "some of everything, and as many liars as decisions bear",
+            Self::Crashes => "processes die, with and without their disks",
+            Self::Partitions => "the network falls apart: in two, one way, with a bridge",
+            Self::Stores => "the store is away, loses replies, is late",
+            Self::Chains => "the chain reorganises, forgets, charges more, serves strangers",
+            Self::Clocks => "clocks are off and jump",
+            Self::Liars => "as many liars as decisions bear",
+            Self::Unsafe => "more liars than decisions bear: only safety is asked",
+            Self::LyingStore => "the store itself lies: only safety is asked",
+            Self::Collected => "finished ballots are collected, and asked for again",
+        }
+    }
 }
 
 /// The least number of ballots, and of faults, in a schedule.

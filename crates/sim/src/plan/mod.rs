@@ -55,6 +55,14 @@ pub struct Shape {
     pub submitters: usize,
 }
 
+impl Shape {
+    /// The id of a member by its index (0 is the first).
+    pub fn node_id(&self, index: usize) -> String {
+        let nodes = self.nodes;
+        text::Member { index, nodes }.to_string()
+    }
+}
+
 /// Small misfortunes, drawn anew for each message and question. Times are
 /// milliseconds, shares are of a thousand.
 #[derive(Clone, Debug, PartialEq, Eq)]

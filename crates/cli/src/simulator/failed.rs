@@ -1,0 +1,202 @@
+//! What is told of a schedule that failed: what broke, the command that replays it, and
+//! a smaller schedule that fails alike.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use quorate_sim::hunt::{Runner, Size};
+use quorate_sim::plan::draw::{self, Family};
+use quorate_sim::plan::{Plan, shrink};
+use quorate_sim::world::Failure as Broke;
+use serde_json::{Value, json};
+
+use super::counted;
+use super::progress::spinner;
+use crate::failure::Failure;
+use crate::files;
+use crate::output::{Out, Tone};
+
+/// So often a plan is run at most, to make it smaller.
+const MOST_RUNS: usize = 5_000;
+
+/// So long a smaller plan is looked for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the schedules of failures go.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+/// A failure as it is told.
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    broke: Broke,
+    replay: String,
+    shrunk: Option<Shrunk>,
+}
+
+#[derive(Clone, Debug)]
+struct Shrunk {
+    file: PathBuf,
+    before: String,
+    after: String,
+}
+
+impl Shrunk {
+    fn replay(&self) -> String {
+        format!("quorate sim --script {} --trace", self.file.display())
+    }
+}
+
+impl Failed {
+    /// Tells no more than what broke.
+    pub(super) fn as_it_is(broke: &Broke, replay: String) -> Self {
+        Self {
+            broke: broke.clone(),
+            replay,
+            shrunk: None,
+        }
+    }
+
+    /// Looks for a smaller schedule that fails alike, and writes it down.
+    pub(super) fn shrunk(
+        plan: &Arc<Plan>,
+        broke: &Broke,
+        replay: String,
+        folder: &Folder,
+        runner: &mut Runner,
+        out: Out,
+    ) -> Self {
+        let bar = shrinking(plan.seed, out);
+        let (smaller, broken) = shrunk(plan, broke, runner);
+        bar.finish_and_clear();
+        let file = folder.0.join(format!("failed-{}.txt", plan.seed));
+        let shrunk = match write(&file, &smaller, &broken, &replay) {
+            Ok(()) => Some(Shrunk {
+                file,
+                before: size_text(plan),
+                after: size_text(&smaller),
+            }),
+            Err(failure) => {
+                // What broke is worth more than where it could not be written.
+                out.note(format!("the shrunk schedule is lost: {failure}"));
+                None
+            }
+        };
+        Self {
+            broke: broke.clone(),
+            replay,
+            shrunk,
+        }
+    }
+
+    /// For machines.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "invariant": self.broke.invariant,
+            "detail": self.broke.detail,
+            "at_ms": self.broke.at_ms,
+            "replay": self.replay,
+            "script": self.shrunk.as_ref().map(|shrunk| shrunk.file.display().to_string()),
+            "script_replay": self.shrunk.as_ref().map(Shrunk::replay),
+        })
+    }
+
+    /// For people.
+    pub(super) fn rows(&self) -> Vec<(&'static str, Tone, String)> {
+        let mut rows = vec![
+            ("broken", Tone::Bad, broken(&self.broke)),
+            ("it says", Tone::Plain, self.broke.detail.clone()),
+            ("replay", Tone::Plain, self.replay.clone()),
+        ];
+        if let Some(shrunk) = &self.shrunk {
+            let sizes = format!("from {} to {}", shrunk.before, shrunk.after);
+            rows.push(("shrunk", Tone::Plain, sizes));
+            rows.push(("replay that", Tone::Plain, shrunk.replay()));
+        }
+        rows
+    }
+
+    /// What the command ends with.
+    pub(super) fn error(&self, what: &str, hint: bool) -> Failure {
+        let failure = Failure::failed(format!("{what}: {}", broken(&self.broke)));
+        match (hint, &self.shrunk) {
+            (false, _) => failure,
+            (true, Some(shrunk)) => failure.hint(shrunk.replay()),
+            (true, None) => failure.hint(&self.replay),
+        }
+    }
+}
+
+/// What broke and when, in a few words.
+pub(super) fn broken(broke: &Broke) -> String {
+    match broke.at_ms {
+        0 => broke.invariant.to_owned(),
+        at_ms => format!("{} at {:.3} s", broke.invariant, at_ms as f64 / 1e3),
+    }
+}
+
+/// The command that runs a seed's schedule, without `--trace`.
+pub(super) fn replay(seed: u64, family: Family) -> String {
+    if draw::family(seed) == family {
+        format!("quorate sim --seed {seed}")
+    } else {
+        format!("quorate sim --seed {seed} --scenario {}", family.name())
+    }
+}
+
+/// The smallest plan that breaks the same invariant, as far as it was looked for, and
+/// what it breaks.
+fn shrunk(plan: &Arc<Plan>, broke: &Broke, runner: &mut Runner) -> (Plan, Broke) {
+    let began = Instant::now();
+    let mut smallest = broke.clone();
+    let fails = |plan: &Arc<Plan>| {
+        // Late is late: then no smaller one is found any more, at no cost.
+        if began.elapsed() > PATIENCE {
+            return false;
+        }
+        match runner.run(plan).failure {
+            Some(found) if found.invariant == broke.invariant => {
+                smallest = found;
+                true
+            }
+            _ => false,
+        }
+    };
+    let shrunk = shrink::shrink_while(plan, MOST_RUNS, fails);
+    (shrunk.plan, smallest)
+}
+
+fn write(file: &Path, plan: &Plan, broke: &Broke, replay: &str) -> Result<(), Failure> {
+    let mut text = String::new();
+    // A reason may have several lines.
+    let says = format!("{}: {}", broken(broke), broke.detail);
+    for line in says.lines() {
+        text += &format!("# {line}\n");
+    }
+    text += &format!("# Shrunk from the schedule of: {replay}\n{plan}");
+    files::write_atomically(file, text.as_bytes())
+}
+
+fn size_text(plan: &Plan) -> String {
+    let size = Size::of(plan);
+    format!(
+        "{}, {}, {}, {}",
+        counted(plan.shape.nodes as u64, "node", "nodes"),
+        counted(size.liars, "liar", "liars"),
+        counted(size.ballots, "ballot", "ballots"),
+        counted(size.faults, "fault", "faults"),
+    )
+}
+
+fn shrinking(seed: u64, out: Out) -> ProgressBar {
+    let text = format!("looking for a smaller schedule that fails as seed {seed} does");
+    match out.is_live() {
+        true => spinner().with_message(text),
+        false => {
+            out.note(text);
+            ProgressBar::hidden()
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! One schedule: what is in it, its story, and whether all held.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use quorate_consensus::wire::{DissentPolicy, SilencePolicy};
+use quorate_sim::golden::{self, Script};
+use quorate_sim::hunt::{Runner, Size};
+use quorate_sim::plan::draw::{self, Family};
+use quorate_sim::plan::text::PlanTextError;
+use quorate_sim::plan::{Plan, Shape};
+use quorate_sim::world::Outcome as Came;
+use serde_json::json;
+
+use super::failed::{self, Failed, Folder};
+use super::{Long, counted};
+use crate::failure::{Failure, Outcome};
+use crate::files;
+use crate::output::{Out, Tone};
+
+/// What is to be run.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    /// One schedule.
+    One(Box<One>),
+    /// Many.
+    Long(Long),
+}
+
+/// One schedule.
+#[derive(Debug)]
+pub(crate) struct One {
+    plan: Arc<Plan>,
+    source: Source,
+    trace: bool,
+}
+
+/// Where a schedule comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    /// Its seed, in a family.
+    Seed(Family),
+    /// A script by its name.
+    Script(&'static str),
+    /// A file, as it was named.
+    File(String),
+}
+
+impl Wanted {
+    /// The schedule of a seed: in this family, or in the seed's own.
+    pub(crate) fn seed(seed: u64, family: Option<Family>, trace: bool) -> Self {
+        let family = family.unwrap_or_else(|| draw::family(seed));
+        Self::one(draw::of_family(seed, family), Source::Seed(family), trace)
+    }
+
+    /// A script that comes with the program.
+    ///
+    /// # Errors
+    /// When its text is no plan.
+    pub(crate) fn script(script: Script, trace: bool) -> Outcome<Self> {
+        let plan = script.plan().map_err(|e| no_plan(script.name, &e))?;
+        Ok(Self::one(plan, Source::Script(script.name), trace))
+    }
+
+    /// A script in a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no plan.
+    pub(crate) fn file(path: &Path, trace: bool) -> Outcome<Self> {
+        let name = path.display().to_string();
+        let text = String::from_utf8(files::read(path)?)
+            .map_err(|_| Failure::usage(format!("{name} is no text")))?;
+        let plan = golden::plan_of(&text).map_err(|e| no_plan(&name, &e))?;
+        Ok(Self::one(plan, Source::File(name), trace))
+    }
+
+    /// Many schedules.
+    pub(crate) fn hunt(long: Long) -> Self {
+        Self::Long(long)
+    }
+
+    fn one(plan: Plan, source: Source, trace: bool) -> Self {
+        Self::One(Box::new(One {
+            plan: Arc::new(plan),
+            source,
+            trace,
+        }))
+    }
+
+    /// Runs it, until it ends or is told to stop.
+    ///
+    /// # Errors
+    /// When something that must hold did not.
+    pub(super) fn run(self, stop: &AtomicBool, folder: &Folder, out: Out) -> Outcome {
+        match self {
+            Self::One(one) => one.run(folder, out),
+            Self::Long(long) => long.run(stop, folder, out),
+        }
+    }
+}
+
+fn no_plan(name: &str, error: &PlanTextError) -> Failure {
+    Failure::usage(format!("{name} is no schedule: {error}")).hint(
+        "docs/simulator.md shows how a script is written; `quorate sim --scenario list` names some",
+    )
+}
+
+impl One {
+    fn run(self, folder: &Folder, out: Out) -> Outcome {
+        let began = Instant::now();
+        let mut runner = Runner::default();
+        let (came, story) = match self.trace {
+            true => runner.tell(&self.plan),
+            false => (runner.run(&self.plan), Default::default()),
+        };
+        let took = began.elapsed();
+        for line in &story.lines {
+            out.line(line);
+        }
+        // Who reads a story has the schedule in hand already.
+        let seeded = matches!(self.source, Source::Seed(_));
+        let failed = came.failure.as_ref().map(|failure| {
+            let replay = self.replay(true);
+            match seeded && !self.trace {
+                true => Failed::shrunk(&self.plan, failure, replay, folder, &mut runner, out),
+                false => Failed::as_it_is(failure, replay),
+            }
+        });
+        self.print(&came, failed.as_ref(), took, &story.lines, out);
+        match failed {
+            None => Ok(()),
+            Some(failed) => Err(failed.error("the schedule failed", !self.trace)),
+        }
+    }
+
+    fn print(
+        &self,
+        came: &Came,
+        failed: Option<&Failed>,
+        took: Duration,
+        story: &[String],
+        out: Out,
+    ) {
+        let size = Size::of(&self.plan);
+        let shape = &self.plan.shape;
+        let liars = self.plan.liars.iter();
+        let liars = liars.map(|(member, kind)| (shape.node_id(*member), kind.name()));
+        let liars: Vec<_> = liars.collect();
+        out.json_pretty(&json!({
+            "seed": self.plan.seed,
+            "scenario": self.scenario(),
+            "holds": failed.is_none(),
+            "failure": failed.map(Failed::json),
+            "nodes": shape.nodes,
+            "threshold": shape.threshold,
+            "liars": liars.iter().map(|(node, kind)| json!({ "node_id": node, "kind": kind }))
+                .collect::<Vec<_>>(),
+            "ballots": size.ballots,
+            "faults": size.faults,
+            "restarts": size.restarts,
+            "events": came.events,
+            "simulated_ms": came.took_ms,
+            "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "fingerprint": format!("{:016x}", came.fingerprint),
+            "replay": self.replay(true),
+            "script": self.plan.to_string(),
+            "story": self.trace.then_some(story),
+        }));
+        if self.trace {
+            out.line("");
+        }
+        let liars: Vec<_> = liars
+            .iter()
+            .map(|(node, kind)| format!("{node} {kind}"))
+            .collect();
+        let liars = match liars.is_empty() {
+            true => "none".to_owned(),
+            false => liars.join(", "),
+        };
+        let in_it = format!(
+            "{}, {}, {}",
+            counted(size.ballots, "ballot", "ballots"),
+            counted(size.faults, "fault", "faults"),
+            counted(size.restarts, "restart", "restarts"),
+        );
+        let took = format!(
+            "{} of the engines in {:.1} simulated seconds; {:.2} s here",
+            counted(came.events, "event", "events"),
+            came.took_ms as f64 / 1e3,
+            took.as_secs_f64()
+        );
+        let mut rows = vec![
+            ("schedule", Tone::Plain, self.scenario_text()),
+            ("trustees", Tone::Plain, shape_text(shape)),
+            ("liars", Tone::Plain, liars),
+            ("in it", Tone::Plain, in_it),
+            ("took", Tone::Plain, took),
+        ];
+        match failed {
+            None => rows.push(("outcome", Tone::Good, "all that must hold held".to_owned())),
+            Some(failed) => rows.extend(failed.rows()),
+        }
+        out.line(out.pairs(rows));
+        if failed.is_none() && !self.trace {
+            out.line(format!("Its story: {}", self.replay(true)));
+        }
+    }
+
+    fn scenario(&self) -> String {
+        match &self.source {
+            Source::Seed(family) => family.name().to_owned(),
+            Source::Script(name) => (*name).to_owned(),
+            Source::File(name) => name.clone(),
+        }
+    }
+
+    fn scenario_text(&self) -> String {
+        match &self.source {
+            Source::Seed(family) => {
+                format!(
+                    "seed {}, {}: {}",
+                    self.plan.seed,
+                    family.name(),
+                    family.about()
+                )
+            }
+            Source::Script(name) => format!("script {name}"),
+            Source::File(name) => format!("script {name}"),
+        }
+    }
+
+    /// The command that runs it again.
+    fn replay(&self, trace: bool) -> String {
+        let mut command = match &self.source {
+            Source::Seed(family) => failed::replay(self.plan.seed, *family),
+            Source::Script(name) => format!("quorate sim --scenario {name}"),
+            Source::File(name) => format!("quorate sim --script {name}"),
+        };
+        if trace {
+            command += " --trace";
+        }
+        command
+    }
+}
+
+fn shape_text(shape: &Shape) -> String {
+    let dissent = match shape.dissent {
+        DissentPolicy::Outvote => "outvote",
+        _ => "abort",
+    };
+    let silence = match shape.silence {
+        SilencePolicy::Ban => "ban",
+        _ => "mark",
+    };
+    format!(
+        "N = {}, t = {}, dissent {dissent}, silence {silence}, {} of them submit",
+        shape.nodes, shape.threshold, shape.submitters
+    )
+}
