@@ -10,4 +10,4 @@ pub mod api;
 mod engine;
 
 pub use api::*;
-pub use engine::{Config, Engine, PROTOCOL_VERSION};
+pub use engine::{Config, Engine, Load, PROTOCOL_VERSION};

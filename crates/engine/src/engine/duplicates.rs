@@ -31,6 +31,11 @@ impl Duplicates {
         }
     }
 
+    /// How many are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
     fn forget(&mut self, mono_ms: u64, most: usize) {
         while let Some((at, digest)) = self.order.front().copied() {
             if self.order.len() <= most && mono_ms.saturating_sub(at) < LIFETIME_MS {

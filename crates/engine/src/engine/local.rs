@@ -89,6 +89,11 @@ impl Local {
         })
     }
 
+    /// Its trustee's vote is being signed, or is on its way to the board.
+    pub(super) fn is_voting(&self) -> bool {
+        self.signing_vote || self.own_vote.is_some()
+    }
+
     /// Nobody waits for anything here, and nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.held.is_empty()

@@ -14,6 +14,7 @@ mod clients;
 mod duplicates;
 mod duties;
 mod intake;
+mod load;
 mod local;
 mod log;
 mod observer;
@@ -34,6 +35,7 @@ use crate::api::{
     Alert, Answer, Durable, Effect, Event, Now, Record, Reject, RequestId, StreamId, Ticket,
 };
 use duplicates::Duplicates;
+pub use load::Load;
 use local::Local;
 use peers::Stream;
 use start::Phase;

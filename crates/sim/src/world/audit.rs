@@ -30,6 +30,11 @@ impl Audit {
         &self.variants
     }
 
+    /// How many of the log's entries it has taken in.
+    pub fn projected(&self) -> u64 {
+        self.projected
+    }
+
     /// Takes in what the log says since it was last read.
     pub(super) fn project(&mut self, log: &[BoardEntry]) {
         let from = usize::try_from(self.projected).unwrap_or(usize::MAX);

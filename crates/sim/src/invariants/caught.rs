@@ -1,0 +1,222 @@
+//! "Any single honest node that has seen both statements" makes the evidence public:
+//! "Two choices signed by one trustee: DOUBLE_VOTING" (section 5, row 2), "Proven by
+//! signed statements … the board accepts the ban with the evidence in it".
+//!
+//! Judged are two choices of which one is on the board while an honest engine was given
+//! the other, by an honest peer, in time, and lived to the end; dissent that is on the
+//! board; and that whoever is convicted is banned.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_consensus::detector::{bans, contradict};
+use quorate_consensus::statement::{VoteBody, open};
+use quorate_consensus::wire::board_event::Event as Happened;
+use quorate_consensus::wire::{Batch, ViolationType, frame};
+use quorate_consensus::{NodeId, TxId};
+use quorate_engine::{Effect, Event, StreamId};
+use quorate_testkit::{FakeVerifier, NOW};
+
+use super::liveness::is_asked;
+use super::{Happening, Invariant};
+use crate::world::World;
+
+/// After the faults are over it takes so long at most until evidence is on the board.
+const MARGIN_MS: u64 = 4_000;
+
+/// A ban takes so long at most.
+const BAN_MS: u64 = 15_000;
+
+/// Every provable lie that reached an honest node is evidenced.
+#[derive(Default)]
+pub(super) struct Caught {
+    /// Streams of each machine whose other end said hello.
+    heard: BTreeSet<(usize, StreamId)>,
+    /// Who is at the other end.
+    peers: BTreeMap<StreamId, NodeId>,
+    /// Machines that are in service.
+    serving: BTreeSet<usize>,
+    /// Votes of liars that a machine was given in time.
+    given: BTreeMap<(TxId, NodeId), Vec<(usize, VoteBody)>>,
+    banned: BTreeSet<String>,
+    removed: BTreeSet<String>,
+}
+
+impl Invariant for Caught {
+    fn name(&self) -> &'static str {
+        "caught"
+    }
+
+    fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {
+        match what {
+            Happening::Event { place, event } if !world.plan().liars.is_empty() => match event {
+                Event::StreamUp { stream, peer, .. } => {
+                    self.peers.insert(*stream, peer.clone());
+                }
+                Event::StreamDown { stream } => {
+                    self.heard.remove(&(*place, *stream));
+                }
+                Event::Frame { stream, frame } => match &frame.body {
+                    Some(frame::Body::Hello(_)) => {
+                        self.heard.insert((*place, *stream));
+                    }
+                    Some(frame::Body::Batch(batch)) => self.hears(world, *place, *stream, batch),
+                    _ => {}
+                },
+                _ => {}
+            },
+            Happening::Effect { place, effect } => match effect {
+                Effect::Close { stream, .. } => {
+                    self.heard.remove(&(*place, *stream));
+                }
+                Effect::Believed { .. } => {
+                    let engine = world.places()[*place].engine();
+                    if engine.is_some_and(|engine| engine.is_in_service()) {
+                        self.serving.insert(*place);
+                    }
+                }
+                _ => {}
+            },
+            Happening::Died { place, .. } => {
+                self.serving.remove(place);
+                for given in self.given.values_mut() {
+                    given.retain(|(machine, _)| machine != place);
+                }
+            }
+            Happening::Entry { entry, .. } => {
+                for event in &entry.events {
+                    match &event.event {
+                        Some(Happened::Banned(banned)) => {
+                            self.banned.insert(banned.node_id.clone());
+                        }
+                        Some(Happened::Expired(_) | Happened::Collected(_)) => {
+                            self.removed.insert(event.tx_id.clone());
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn ends(&mut self, world: &World) -> Result<(), String> {
+        if !is_asked(world) {
+            return Ok(());
+        }
+        self.doubles(world)?;
+        self.minorities(world)?;
+        self.convicted(world)
+    }
+}
+
+impl Caught {
+    /// A machine is given statements by a peer.
+    fn hears(&mut self, world: &World, place: usize, stream: StreamId, batch: &Batch) {
+        let honest = |node_id: &NodeId| !world.is_liar_id(node_id);
+        let taken = self.serving.contains(&place)
+            && self.heard.contains(&(place, stream))
+            && !world.is_liar(place)
+            && self.peers.get(&stream).is_some_and(honest);
+        if !taken {
+            return;
+        }
+        for signed in batch.votes.iter().filter_map(|traced| traced.vote.as_ref()) {
+            let Ok(vote) = open::<VoteBody>(signed, world.rules(), &FakeVerifier) else {
+                continue;
+            };
+            if !world.is_liar_id(&vote.node_id) {
+                continue;
+            }
+            let (wall, skew) = (world.wall(place), world.rules().clock_skew_ms());
+            let body = vote.body;
+            let calm = NOW + world.plan().calm_ms;
+            let lifetime = world.rules().vote_lifetime_ms();
+            if body.time_ms <= wall + skew / 2 && body.time_ms + lifetime >= calm + MARGIN_MS {
+                let given = self.given.entry((body.tx_id.clone(), vote.node_id));
+                given.or_default().push((place, body));
+            }
+        }
+    }
+
+    fn doubles(&self, world: &World) -> Result<(), String> {
+        let board = world.store().views()[0].board();
+        for ((tx_id, node_id), given) in &self.given {
+            if self.banned.contains(node_id.as_str()) || self.removed.contains(tx_id.as_str()) {
+                continue;
+            }
+            let Some(ballot) = board.ballot(tx_id) else {
+                continue;
+            };
+            let Some(first) = ballot.votes.get(node_id) else {
+                continue;
+            };
+            let rules = world.rules();
+            let other = given
+                .iter()
+                .find(|(_, body)| contradict(&first.vote.body, body, rules));
+            let caught = ballot.violations.iter().any(|violation| {
+                violation.kind == ViolationType::DoubleVoting && violation.node_id == *node_id
+            });
+            if let (Some((place, other)), false) = (other, caught) {
+                return Err(format!(
+                    "{node_id} said {} on {tx_id}, and {} to {}, and is not caught",
+                    first.vote.body.choice,
+                    other.choice,
+                    world.node_id(*place)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn minorities(&self, world: &World) -> Result<(), String> {
+        let t = world.rules().threshold();
+        for ballot in world.store().views()[0].board().ballots() {
+            for (node_id, recorded) in &ballot.votes {
+                let Some(own) = recorded.vote.body.choice.value() else {
+                    continue;
+                };
+                let against = ballot.votes.values().find(|other| {
+                    let value = other.vote.body.choice.value();
+                    let same = |vote: &&quorate_consensus::ballot::RecordedVote| {
+                        vote.vote.body.choice.value() == value
+                    };
+                    value.is_some_and(|value| value != own)
+                        && ballot.votes.values().filter(same).count() >= t
+                });
+                let found = ballot.violations.iter().any(|violation| {
+                    violation.kind == ViolationType::MinorityVote && violation.node_id == *node_id
+                });
+                if against.is_some() && !found && !self.banned.contains(node_id.as_str()) {
+                    return Err(format!(
+                        "{node_id} voted against {t} in {}, and nobody noticed",
+                        ballot.tx_id
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Who is convicted is banned, or was and is pardoned.
+    fn convicted(&self, world: &World) -> Result<(), String> {
+        for ballot in world.store().views()[0].board().ballots() {
+            for violation in &ballot.violations {
+                let old = violation.detected_ms + BAN_MS < world.true_wall();
+                let calm = world.now_ms() > world.plan().calm_ms + BAN_MS;
+                if old
+                    && calm
+                    && bans(violation.kind, &ballot.rules)
+                    && !self.banned.contains(violation.node_id.as_str())
+                {
+                    return Err(format!(
+                        "{} is convicted of {:?} and not banned",
+                        violation.node_id, violation.kind
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
