@@ -476,8 +476,9 @@ fn again(attempt: u32) -> String {
 
 /// The transaction for which this is reserved.
 fn reserved(world: &World, nonce: u64, payload: &[u8]) -> Option<String> {
-    let board = world.store().views()[0].board();
-    let found = board.ballots().find(|ballot| {
+    let views = world.store().views().iter();
+    let mut ballots = views.flat_map(|view| view.board().ballots());
+    let found = ballots.find(|ballot| {
         let reservation = ballot.reservation.as_ref();
         reservation.is_some_and(|r| r.nonce == nonce && r.payload == payload)
     });
