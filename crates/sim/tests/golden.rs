@@ -9,11 +9,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use quorate_sim::golden::CUT;
 use quorate_sim::hunt::Runner;
 use quorate_sim::liars::LiarKind;
 use quorate_sim::plan::Plan;
-
-const CUT: &str = "---\n";
 
 /// More lines nobody reads.
 const MOST_LINES: usize = 80;
