@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use prost::Message;
+use quorate_consensus::rules::RulesError;
 use quorate_consensus::statement::{
     AbortBody, AccusationBody, Body, BootBody, DecisionBody, KeyRole, ObservationBody,
     OperatorActBody, VoteBody, bytes_to_sign,
@@ -160,10 +161,17 @@ impl Cluster {
     /// # Panics
     /// When there are no such rules.
     pub fn with(n: usize, t: usize, options: Options) -> Self {
+        Self::try_with(n, t, options).expect("good rules")
+    }
+
+    /// A cluster of `n` that decides with `t` votes.
+    ///
+    /// # Errors
+    /// When there are no such rules.
+    pub fn try_with(n: usize, t: usize, options: Options) -> Result<Self, RulesError> {
         let (keys, document) = document(n, t, &options, 1, Vec::new());
-        let rules = Rules::genesis(&document, &FakeVerifier).expect("good rules");
-        let rules = Arc::new(rules);
-        Self { rules, keys }
+        let rules = Arc::new(Rules::genesis(&document, &FakeVerifier)?);
+        Ok(Self { rules, keys })
     }
 
     /// The rules of the epoch after: any `n`, `t` and options; members of one id

@@ -72,7 +72,7 @@ impl Failed {
         let (smaller, broken) = shrunk(plan, broke, runner);
         bar.finish_and_clear();
         let file = folder.0.join(format!("failed-{}.txt", plan.seed));
-        let shrunk = match write(&file, &smaller, &broken, &replay) {
+        let shrunk = match write(&file, plan.seed, &smaller, &broken, &replay) {
             Ok(()) => Some(Shrunk {
                 file,
                 before: size_text(plan),
@@ -168,14 +168,15 @@ fn shrunk(plan: &Arc<Plan>, broke: &Broke, runner: &mut Runner) -> (Plan, Broke)
     (shrunk.plan, smallest)
 }
 
-fn write(file: &Path, plan: &Plan, broke: &Broke, replay: &str) -> Result<(), Failure> {
-    let mut text = String::new();
-    // A reason may have several lines.
-    let says = format!("{}: {}", broken(broke), broke.detail);
-    for line in says.lines() {
-        text += &format!("# {line}\n");
-    }
-    text += &format!("# Shrunk from the schedule of: {replay}\n{plan}");
+/// Writes a schedule as the corpus of those that failed has them.
+fn write(file: &Path, seed: u64, plan: &Plan, broke: &Broke, replay: &str) -> Result<(), Failure> {
+    // A reason may have several lines; those of a comment all begin alike.
+    let says = broke.detail.replace('\n', "\n#   ");
+    // The corpus asks for the last two: whoever mends it knows what to say.
+    let text = format!(
+        "# seed: {seed} ({replay})\n# invariant: {} ({says})\n# wrong:\n# mended:\n{plan}",
+        broke.invariant
+    );
     files::write_atomically(file, text.as_bytes())
 }
 

@@ -239,7 +239,7 @@ fn names(counts: &BTreeMap<&'static str, u64>) -> String {
     let texts: Vec<_> = texts.collect();
     match texts.is_empty() {
         true => "none".to_owned(),
-        false => texts.join(" · "),
+        false => texts.join(", "),
     }
 }
 
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(span(Duration::from_secs(3_600)), "60.0 minutes");
         assert_eq!(
             names(&BTreeMap::from([("a", 1), ("b", 2_000)])),
-            "b 2,000 · a 1"
+            "b 2,000, a 1"
         );
     }
 }

@@ -73,6 +73,8 @@ impl Wanted {
         let text = String::from_utf8(files::read(path)?)
             .map_err(|_| Failure::usage(format!("{name} is no text")))?;
         let plan = golden::plan_of(&text).map_err(|e| no_plan(&name, &e))?;
+        Runner::check(&plan)
+            .map_err(|e| Failure::usage(format!("{name} has rules that are none: {e}")))?;
         Ok(Self::one(plan, Source::File(name), trace))
     }
 

@@ -1,25 +1,24 @@
 //! Running schedules: one, or many until something breaks.
 
 mod many;
-mod panics;
+pub(crate) mod panics;
 mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use quorate_consensus::rules::RulesError;
 use quorate_consensus::wire::{ChainKind, ChainTarget, PayloadEncoding};
 use quorate_testkit::{Cluster, Options};
 
 use crate::invariants::{self, Invariant};
 use crate::plan::{Plan, Shape, draw};
 use crate::story::Story;
-use crate::world::{Failure, Outcome, World};
+use crate::world::{Outcome, World};
 
 pub use many::{Hunt, many};
+pub use panics::PANIC;
 pub use tally::{Count, Found, Size, Tally};
-
-/// What a panic is called among the invariants.
-pub const PANIC: &str = "panic";
 
 /// How many clusters a runner keeps: a long hunt meets some 17,000.
 const KEPT: usize = 256;
@@ -46,35 +45,30 @@ impl Runner {
         }
     }
 
+    /// Whether a plan's rules are rules. Those of drawn plans are; others are checked
+    /// before they are run.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(plan: &Plan) -> Result<(), RulesError> {
+        let shape = &plan.shape;
+        Cluster::try_with(shape.nodes, shape.threshold, options(shape)).map(|_| ())
+    }
+
     /// Runs one plan to its end. A panic is a failure like others.
     pub fn run(&mut self, plan: &Arc<Plan>) -> Outcome {
-        self.caught(plan, None).0
+        self.world(plan, None).run().0
     }
 
     /// Runs one plan and tells its story.
     pub fn tell(&mut self, plan: &Arc<Plan>) -> (Outcome, Story) {
-        let (outcome, story) = self.caught(plan, Some(Story::default()));
+        let (outcome, story) = self.world(plan, Some(Story::default())).run();
         (outcome, story.unwrap_or_default())
     }
 
     /// Draws the plan of a seed and runs it.
     pub fn hunt(&mut self, seed: u64) -> Outcome {
         self.run(&Arc::new(draw::plan(seed)))
-    }
-
-    fn caught(&mut self, plan: &Arc<Plan>, story: Option<Story>) -> (Outcome, Option<Story>) {
-        panics::caught(|| self.world(plan, story).run()).unwrap_or_else(|detail| {
-            let failure = Failure {
-                invariant: PANIC,
-                detail,
-                at_ms: 0,
-            };
-            let outcome = Outcome {
-                failure: Some(failure),
-                ..Outcome::default()
-            };
-            (outcome, None)
-        })
     }
 
     fn world(&mut self, plan: &Arc<Plan>, story: Option<Story>) -> World {
@@ -114,5 +108,52 @@ fn options(shape: &Shape) -> Options {
             first_nonce: 7,
             confirmations: shape.confirmations,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::Happening;
+
+    /// Panics when a client has an answer.
+    struct Panics;
+
+    impl Invariant for Panics {
+        fn name(&self) -> &'static str {
+            "panics"
+        }
+
+        fn sees(&mut self, _world: &World, what: &Happening<'_>) -> Result<(), String> {
+            if let Happening::Answered { client, .. } = what {
+                panic!("client {client}");
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_fails_its_schedule_and_keeps_its_story() {
+        let plan = "nodes 3\nat 100 vote node1 tx-1 42\n".parse::<Plan>();
+        let plan = Arc::new(plan.expect("a plan"));
+        let mut runner = Runner::watched_by(|| vec![Box::new(Panics)]);
+        let (outcome, story) = runner.tell(&plan);
+        let failure = outcome.failure.expect("a failure");
+        assert_eq!(failure.invariant, PANIC);
+        assert!(failure.detail.starts_with("client 0 ("), "{failure:?}");
+        assert!(
+            story.lines.iter().any(|line| line.contains("node1")),
+            "{story:?}"
+        );
+        // The next schedule is none the worse for it.
+        assert_eq!(runner.run(&plan).failure, Some(failure));
+    }
+
+    #[test]
+    fn rules_that_are_none_are_told() {
+        let plan = |text: &str| text.parse::<Plan>().expect("a plan");
+        assert_eq!(Runner::check(&plan("nodes 3\n")), Ok(()));
+        let wrong = Runner::check(&plan("nodes 3\ntimeout 1\n")).unwrap_err();
+        assert!(wrong.to_string().contains("vote_timeout_ms"), "{wrong}");
     }
 }

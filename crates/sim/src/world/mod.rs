@@ -26,6 +26,7 @@ use quorate_engine::{
 };
 use quorate_testkit::{Cluster, FakeVerifier, NOW};
 
+use crate::hunt::panics::{self, PANIC};
 use crate::invariants::{Happening, Invariant};
 use crate::liars::Beside;
 use crate::plan::{Act, Disk, Plan};
@@ -184,7 +185,7 @@ impl World {
         }];
         let target = cluster.rules().chain();
         let chain = Chain::new(target.first_nonce, target.confirmations);
-        let mut world = Self {
+        Self {
             now: 0,
             places: Vec::new(),
             store: Store::new(cluster.rules().clone()),
@@ -208,9 +209,7 @@ impl World {
             rules_chain: RulesChain { links },
             plan,
             cluster,
-        };
-        world.settle_in();
-        world
+        }
     }
 
     /// Machines stand, processes start, the plan's steps are due.
@@ -243,8 +242,25 @@ impl World {
         self.schedule(plan.calm_ms, Due::Calm);
     }
 
-    /// Runs to the end.
+    /// Runs to the end. A panic is a failure like others, and the story goes so far.
     pub fn run(mut self) -> (Outcome, Option<Story>) {
+        let aloud = self.story.is_some();
+        if let Err(said) = panics::caught(aloud, || self.live()) {
+            self.fail(PANIC, said);
+        }
+        let board = &self.store.views[0].board;
+        let outcome = Outcome {
+            ballots: board.ballots().count() as u64,
+            events: self.events,
+            took_ms: self.now,
+            fingerprint: self.fingerprint,
+            failure: self.failure,
+        };
+        (outcome, self.story)
+    }
+
+    fn live(&mut self) {
+        self.settle_in();
         let shape = &self.plan.shape;
         // The longest that anything lasts by itself, and as much again: a vote's
         // lifetime, quarantine, lease patience, the pauses between retries.
@@ -273,15 +289,6 @@ impl World {
         if self.failure.is_none() {
             self.end();
         }
-        let board = &self.store.views[0].board;
-        let outcome = Outcome {
-            ballots: board.ballots().count() as u64,
-            events: self.events,
-            took_ms: self.now,
-            fingerprint: self.fingerprint,
-            failure: self.failure,
-        };
-        (outcome, self.story)
     }
 
     fn dbg(&self) {
