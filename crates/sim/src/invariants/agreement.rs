@@ -11,15 +11,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_consensus::statement::{AbortBody, DecisionBody, Header, StatementError, open, parse};
+use quorate_consensus::statement::{AbortBody, DecisionBody, Header, StatementError, parse};
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::wire::{SignedStatement, frame};
 use quorate_consensus::{Domain, NodeId, TxId};
 use quorate_engine::Effect;
-use quorate_testkit::FakeVerifier;
 
-use super::{Happening, Invariant, honest_store};
+use super::{Happening, Invariant, honest_store, verified};
 use crate::liars::Lie;
 use crate::plan::Disk;
 use crate::world::World;
@@ -91,12 +90,12 @@ impl Agreement {
         };
         // What does not verify is worth nothing to a stranger.
         for signed in decisions {
-            if open::<DecisionBody>(signed, world.rules(), &FakeVerifier).is_ok() {
+            if verified::<DecisionBody>(world, signed).is_ok() {
                 self.decision(world, parse(&signed.statement))?;
             }
         }
         for signed in aborts {
-            if open::<AbortBody>(signed, world.rules(), &FakeVerifier).is_ok() {
+            if verified::<AbortBody>(world, signed).is_ok() {
                 self.abort(world, parse(&signed.statement))?;
             }
         }

@@ -9,15 +9,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::detector::{bans, contradict};
-use quorate_consensus::statement::{VoteBody, open};
+use quorate_consensus::statement::VoteBody;
 use quorate_consensus::wire::board_event::Event as Happened;
 use quorate_consensus::wire::{Batch, ViolationType, frame};
 use quorate_consensus::{NodeId, TxId};
 use quorate_engine::{Effect, Event, StreamId};
-use quorate_testkit::{FakeVerifier, NOW};
+use quorate_testkit::NOW;
 
 use super::liveness::is_asked;
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, verified};
 use crate::world::World;
 
 /// After the faults are over it takes so long at most until evidence is on the board.
@@ -122,18 +122,17 @@ impl Caught {
             return;
         }
         for signed in batch.votes.iter().filter_map(|traced| traced.vote.as_ref()) {
-            let Ok(vote) = open::<VoteBody>(signed, world.rules(), &FakeVerifier) else {
+            let Ok((by, body)) = verified::<VoteBody>(world, signed) else {
                 continue;
             };
-            if !world.is_liar_id(&vote.node_id) {
+            if !world.is_liar_id(&by) {
                 continue;
             }
             let (wall, skew) = (world.wall(place), world.rules().clock_skew_ms());
-            let body = vote.body;
             let calm = NOW + world.plan().calm_ms;
             let lifetime = world.rules().vote_lifetime_ms();
             if body.time_ms <= wall + skew / 2 && body.time_ms + lifetime >= calm + MARGIN_MS {
-                let given = self.given.entry((body.tx_id.clone(), vote.node_id));
+                let given = self.given.entry((body.tx_id.clone(), by));
                 given.or_default().push((place, body));
             }
         }

@@ -2,8 +2,12 @@
 //! it. An invariant sees everything that happens in a world, and judges; it knows more
 //! than any member could, and tells nobody.
 
-use quorate_consensus::wire::BoardEntry;
+use quorate_consensus::statement::{Body, parse};
+use quorate_consensus::wire::{BoardEntry, SignedStatement};
+use quorate_consensus::{NodeId, Verifier};
 use quorate_engine::{Answer, Effect, Event, Now, Reject};
+
+use quorate_testkit::FakeVerifier;
 
 use crate::liars::Lie;
 use crate::plan::Disk;
@@ -89,6 +93,25 @@ mod ledger;
 fn honest_store(world: &World) -> bool {
     let views = world.store().views();
     views.len() == 1 && views.iter().all(|view| !view.is_forged())
+}
+
+/// Who says what, if the signature is good. Put together here from parts, lest the
+/// judge believe what the accused does.
+fn verified<B: Body>(world: &World, signed: &SignedStatement) -> Result<(NodeId, B), String> {
+    let parsed = parse::<B>(&signed.statement);
+    let (header, body) = parsed.map_err(|error| error.to_string())?;
+    let rules = world.rules();
+    if header.cluster_id != rules.cluster_id() || header.rules_digest != rules.digest() {
+        return Err(format!("{} signed under other rules", header.node_id));
+    }
+    let Some(member) = world.cluster().index(&header.node_id) else {
+        return Err(format!("{} is no member", header.node_id));
+    };
+    let key = world.cluster().key(member, B::KEY);
+    match FakeVerifier.verify(key, B::DOMAIN, &signed.statement, &signed.signature) {
+        true => Ok((header.node_id, body)),
+        false => Err(format!("the signature of {} is not good", header.node_id)),
+    }
 }
 
 /// The two clocks of a machine.

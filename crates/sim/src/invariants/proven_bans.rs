@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use quorate_consensus::NodeId;
 use quorate_consensus::detector::convict;
-use quorate_consensus::statement::{AccusationBody, OperatorActBody, open};
+use quorate_consensus::statement::{AccusationBody, OperatorActBody};
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::wire::{
@@ -15,7 +15,7 @@ use quorate_consensus::wire::{
 use quorate_testkit::FakeVerifier;
 
 use super::ledger::{Ledger, Ledgers};
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, verified};
 use crate::world::World;
 
 /// Every ban carries what the design asks for, and so does its end.
@@ -79,14 +79,13 @@ fn judge(world: &World, ledger: &Ledger, banned: &Banned) -> Result<(), String> 
         Kind::Accusations(list) => {
             let mut by = BTreeSet::new();
             for signed in &list.accusations {
-                let one = open::<AccusationBody>(signed, rules, &FakeVerifier);
-                let one = one.map_err(|error| error.to_string())?;
-                let banned_too = ledger.banned.contains(one.node_id.as_str());
-                if one.body.accused.as_str() == banned.node_id
-                    && one.node_id.as_str() != banned.node_id
+                let (one, body) = verified::<AccusationBody>(world, signed)?;
+                let banned_too = ledger.banned.contains(one.as_str());
+                if body.accused.as_str() == banned.node_id
+                    && one.as_str() != banned.node_id
                     && !banned_too
                 {
-                    by.insert(one.node_id);
+                    by.insert(one);
                 }
             }
             if by.len() < rules.threshold() {
@@ -113,11 +112,10 @@ fn judge_pardon(world: &World, entry: &BoardEntry, name: &str) -> Result<(), Str
     };
     let mut by: BTreeSet<NodeId> = BTreeSet::new();
     for signed in &op.acts {
-        let act = open::<OperatorActBody>(signed, world.rules(), &FakeVerifier);
-        let act = act.map_err(|error| error.to_string())?;
-        let pardons = !act.body.pardoned.is_empty();
-        if act.body.kind == OperatorActKind::Unban && act.body.subject == name && pardons {
-            by.insert(act.node_id);
+        let (one, act) = verified::<OperatorActBody>(world, signed)?;
+        let pardons = !act.pardoned.is_empty();
+        if act.kind == OperatorActKind::Unban && act.subject == name && pardons {
+            by.insert(one);
         }
     }
     match by.len() >= world.rules().threshold() {

@@ -1,6 +1,7 @@
 //! "What it is about to sign is first made durable"; "a node's own vote leaves it only
 //! when the board has recorded it" (section 4); "effects: sign this (released only after
-//! the guard is durable)" (section 8).
+//! the guard is durable)" (section 8); "`now` … is refused when it is beyond the reader's
+//! clock plus skew" (section 6).
 
 use std::collections::BTreeSet;
 
@@ -52,6 +53,18 @@ impl Invariant for Stage {
                         world.node_id(*place)
                     )),
                 },
+                Effect::Believed { entries } => {
+                    let latest = world.wall(*place) + world.rules().clock_skew_ms();
+                    match entries.iter().find(|entry| entry.time_ms > latest) {
+                        None => Ok(()),
+                        Some(entry) => Err(format!(
+                            "{} believes revision {}, which is {} ms from the future",
+                            world.node_id(*place),
+                            entry.revision,
+                            entry.time_ms - world.wall(*place)
+                        )),
+                    }
+                }
                 _ => Ok(()),
             },
             Happening::Answered {

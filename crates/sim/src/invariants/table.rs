@@ -2,15 +2,14 @@
 //! ballots it touches" (section 5): states move only along the table, each move has the
 //! row that gives it, and every reader's mirror of the board is the store's own.
 
-use quorate_consensus::statement::{ObservationBody, open};
+use quorate_consensus::statement::ObservationBody;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::wire::{BallotState, BoardEntry, DissentPolicy, StateChanged};
 use quorate_consensus::{Choice, Rules, Value};
-use quorate_testkit::FakeVerifier;
 
 use super::ledger::{Counted, Ledger, Ledgers};
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, verified};
 use crate::world::World;
 
 /// States move only along the table.
@@ -36,7 +35,7 @@ impl Invariant for Table {
             let fine = match &event.event {
                 Some(Event::StateChanged(changed)) => {
                     let ballot = ledger.ballots.get(&event.tx_id);
-                    judge(rules, ledger, ballot, changed, entry)
+                    judge(world, ledger, ballot, changed, entry)
                 }
                 Some(Event::VoteRecorded(recorded)) => match ledger.ballots.get(&event.tx_id) {
                     None => Err("a vote is recorded in a ballot that is not open".into()),
@@ -99,7 +98,7 @@ fn judge_expiry(rules: &Rules, ballot: &Counted, now_ms: u64) -> Result<(), Stri
 }
 
 fn judge(
-    rules: &Rules,
+    world: &World,
     ledger: &Ledger,
     ballot: Option<&Counted>,
     changed: &StateChanged,
@@ -109,6 +108,7 @@ fn judge(
         AbortedByzantine, AbortedSplit, AbortedTimeout, Collecting, Confirmed, Failed, Submitted,
         ThresholdReached, Unspecified,
     };
+    let rules = world.rules();
     let (from, to, row) = (changed.from(), changed.to(), changed.row);
     let wrong = |why: &str| Err(format!("row {row}, {from:?} to {to:?}: {why}"));
     if ballot.map_or(Unspecified, |ballot| ballot.state) != from {
@@ -177,13 +177,13 @@ fn judge(
         10 if entry.time_ms < ballot.since_ms + rules.settle_window_ms() => {
             wrong("the settle window is not over")
         }
-        11..=13 => judge_observers(rules, entry).or_else(|why| wrong(&why)),
+        11..=13 => judge_observers(world, entry).or_else(|why| wrong(&why)),
         _ => Ok(()),
     }
 }
 
 /// t members say the same.
-fn judge_observers(rules: &Rules, entry: &BoardEntry) -> Result<(), String> {
+fn judge_observers(world: &World, entry: &BoardEntry) -> Result<(), String> {
     let op = entry.op.as_ref().and_then(|op| op.op.as_ref());
     let Some(Op::Conclude(op)) = op else {
         return Err("no observation says so".into());
@@ -191,14 +191,13 @@ fn judge_observers(rules: &Rules, entry: &BoardEntry) -> Result<(), String> {
     let mut observers = std::collections::BTreeSet::new();
     let mut first = None;
     for signed in &op.observations {
-        let seen = open::<ObservationBody>(signed, rules, &FakeVerifier);
-        let seen = seen.map_err(|error| error.to_string())?;
-        if first.get_or_insert_with(|| seen.body.clone()) != &seen.body {
+        let (by, seen) = verified::<ObservationBody>(world, signed)?;
+        if *first.get_or_insert_with(|| seen.clone()) != seen {
             return Err("the observers disagree".into());
         }
-        observers.insert(seen.node_id);
+        observers.insert(by);
     }
-    match observers.len() >= rules.threshold() {
+    match observers.len() >= world.rules().threshold() {
         true => Ok(()),
         false => Err(format!("only {} members observed it", observers.len())),
     }

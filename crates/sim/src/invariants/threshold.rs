@@ -2,18 +2,18 @@
 //! decision certificate that anyone can verify offline, knowing nothing but the 32 bytes
 //! of the cluster's id"; "every node that re-derives it signs a decision" (section 5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use quorate_consensus::proof::{self, Fact};
-use quorate_consensus::statement::{DecisionBody, VoteBody, open, parse};
+use quorate_consensus::statement::{Body, DecisionBody, VoteBody, parse};
 use quorate_consensus::wire::SignedStatement;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::{Domain, NodeId, TxId, Value};
 use quorate_engine::Effect;
 use quorate_testkit::FakeVerifier;
 
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, verified};
 use crate::world::World;
 
 /// No decision under t distinct valid votes.
@@ -64,21 +64,28 @@ impl Threshold {
         match event {
             Some(Event::VoteRecorded(recorded)) => {
                 let signed = recorded.vote.clone().unwrap_or_default();
-                let vote = open::<VoteBody>(&signed, world.rules(), &FakeVerifier);
-                let vote =
-                    vote.map_err(|error| format!("a vote is recorded in {tx_id}: {error}"))?;
-                if vote.node_id.as_str() != recorded.node_id || vote.body.tx_id.as_str() != tx_id {
+                let vote = verified::<VoteBody>(world, &signed);
+                let (by, body) = vote.map_err(|why| format!("{tx_id} has a vote: {why}"))?;
+                if by.as_str() != recorded.node_id || body.tx_id.as_str() != tx_id {
                     return Err(format!(
-                        "a vote of {} for {} is recorded as one of {} in {tx_id}",
-                        vote.node_id, vote.body.tx_id, recorded.node_id
+                        "a vote of {by} for {} is recorded as one of {} in {tx_id}",
+                        body.tx_id, recorded.node_id
                     ));
                 }
-                self.good.insert((vote.body.tx_id, vote.node_id), signed);
+                self.good.insert((body.tx_id, by), signed);
                 Ok(())
             }
             Some(Event::Certified(certified)) => {
                 let genesis = proof::genesis_chain(world.rules());
                 let proof = certified.proof.clone().unwrap_or_default();
+                let t = world.rules().threshold();
+                let voters = signers::<VoteBody>(world, &proof.votes)?;
+                let deciders = signers::<DecisionBody>(world, &proof.decisions)?;
+                if voters.min(deciders) < t {
+                    return Err(format!(
+                        "the certificate of {tx_id} is by {voters} voters and {deciders} deciders"
+                    ));
+                }
                 let proof = proof::certificate(genesis, proof);
                 match offline(world, &proof.encode_to_vec()) {
                     Ok(Fact::Decided { tx_id: found, .. }) if found.as_str() == tx_id => Ok(()),
@@ -136,8 +143,15 @@ fn is_for(
     };
     let same = body.tx_id == *tx_id && body.choice.value() == Some(value);
     let key = (body.tx_id, header.node_id);
-    same && (known.good.get(&key) == Some(signed)
-        || open::<VoteBody>(signed, world.rules(), &FakeVerifier).is_ok())
+    same && (known.good.get(&key) == Some(signed) || verified::<VoteBody>(world, signed).is_ok())
+}
+
+/// How many members signed a list, each statement good.
+fn signers<B: Body>(world: &World, list: &[SignedStatement]) -> Result<usize, String> {
+    let by = list
+        .iter()
+        .map(|signed| Ok(verified::<B>(world, signed)?.0));
+    Ok(by.collect::<Result<BTreeSet<NodeId>, String>>()?.len())
 }
 
 fn offline(world: &World, proof: &[u8]) -> Result<Fact, String> {
