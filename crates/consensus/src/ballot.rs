@@ -175,9 +175,13 @@ impl Ballot {
     /// The (N − t + 1)-th smallest time signed in the recorded votes, plus the vote
     /// timeout; none while not started. Milliseconds since the Unix epoch.
     pub fn deadline_ms(&self) -> Option<u64> {
+        // Asked for at every look at a ballot, and mostly of one that has not started.
+        let starters = self.rules.starters();
+        if self.votes.len() < starters {
+            return None;
+        }
         let mut times: Vec<u64> = self.votes.values().map(|v| v.vote.body.time_ms).collect();
-        times.sort_unstable();
-        let started = times.get(self.rules.starters() - 1)?;
+        let (_, started, _) = times.select_nth_unstable(starters - 1);
         Some(started.saturating_add(self.rules.vote_timeout_ms()))
     }
 

@@ -197,10 +197,24 @@ pub fn open<B: Body>(
     rules: &Rules,
     verifier: &dyn Verifier,
 ) -> Result<Signed<B>, StatementError> {
+    let (header, body) = parse::<B>(&signed.statement)?;
+    open_parsed(signed, header, body, rules, verifier)
+}
+
+/// [`open`] for a statement whose `header` and `body` [`parse`] has just given.
+///
+/// # Errors
+/// [`StatementError`], the first that applies.
+pub fn open_parsed<B: Body>(
+    signed: &SignedStatement,
+    header: Header,
+    body: B,
+    rules: &Rules,
+    verifier: &dyn Verifier,
+) -> Result<Signed<B>, StatementError> {
     if signed.signature.len() > MAX_SIGNATURE_LEN {
         return Err(StatementError::TooLarge(signed.signature.len()));
     }
-    let (header, body) = parse::<B>(&signed.statement)?;
     if header.cluster_id != rules.cluster_id() {
         return Err(StatementError::WrongCluster);
     }

@@ -302,9 +302,12 @@ impl Engine {
             _ => ballot.aborts.is_empty(),
         };
         let local = self.locals.get_mut(tx_id)?;
-        let mut batch = wire::Batch::default();
-        local.add_own_statements(&mut batch);
-        if !open_question || batch == wire::Batch::default() {
+        let silent = local.own_verdict.is_none()
+            && local
+                .own_observation
+                .as_ref()
+                .is_none_or(|own| own.signed.is_none());
+        if !open_question || silent {
             local.resend_mono = None;
             return None;
         }
@@ -317,6 +320,8 @@ impl Engine {
                 local.resend_after_ms = (local.resend_after_ms * 2).min(RESEND_MS.1);
                 local.resend_mono = Some(now.mono_ms + local.resend_after_ms);
                 let at = local.resend_mono;
+                let mut batch = wire::Batch::default();
+                local.add_own_statements(&mut batch);
                 self.broadcast(batch);
                 return at;
             }

@@ -77,14 +77,14 @@ impl Engine {
                 why: error.to_string(),
             })
         };
-        let (header, _) = match statement::parse::<B>(&signed.statement) {
+        let (header, body) = match statement::parse::<B>(&signed.statement) {
             Ok(parsed) => parsed,
             Err(error) => return Err(offence(&error, None)),
         };
         let Some(rules) = self.board.rules_by_digest(&header.rules_digest) else {
             return Ok(None);
         };
-        match statement::open::<B>(signed, rules, self.verifier.as_ref()) {
+        match statement::open_parsed(signed, header, body, rules, self.verifier.as_ref()) {
             Ok(opened) => Ok(Some(opened)),
             Err(error) if !error.accuses_sender() => Ok(None),
             Err(error) => {

@@ -373,6 +373,9 @@ impl Engine {
 
     /// Sets the one alarm of a timer, to this monotonic time.
     fn wake_at(&mut self, timer: Timer, at: u64) {
+        if self.timer_of.get(&timer) == Some(&at) {
+            return;
+        }
         if let Some(old) = self.timer_of.insert(timer.clone(), at) {
             self.timers.remove(&(old, timer.clone()));
         }

@@ -16,7 +16,7 @@ impl Engine {
     /// Looks at the chain for a reservation, through this node's own endpoint.
     pub(super) fn watch_chain(&mut self, now: Now, tx_id: &TxId) -> Option<u64> {
         let ballot = self.board.ballot(tx_id)?;
-        let reservation = ballot.reservation.clone()?;
+        let reservation = ballot.reservation.as_ref()?;
         let concluded = ballot.state != BallotState::Submitted;
         if !self.is_in_service() {
             return None;
@@ -38,8 +38,8 @@ impl Engine {
             (local.look_after_ms * 3 / 2).clamp(LOOK_MS.0, LOOK_MS.1)
         };
         local.look_mono = Some(now.mono_ms + local.look_after_ms);
+        let ask = look(reservation);
         let ticket = self.ask(now, Pending::ObserverLook(tx_id.clone()));
-        let ask = look(&reservation);
         self.out.push(Effect::Chain { ticket, ask });
         let again = now.mono_ms + ANSWER_MS;
         self.locals.get_mut(tx_id)?.looking = Some((ticket, again));

@@ -140,6 +140,11 @@ impl Engine {
             }
             return None;
         }
+        let submission = &self.locals.get(tx_id)?.submission;
+        if submission.step == Step::Watching && submission.pause_until <= now.mono_ms {
+            // The observers say when there is something to do again.
+            return None;
+        }
         let reservation = ballot.reservation.clone()?;
         let value = ballot.value.clone()?;
         let lease = ballot.lease.clone();

@@ -59,23 +59,21 @@ impl Engine {
         let Some(ballot) = self.board.ballot(tx_id) else {
             return;
         };
-        let wanted = verdict_for(ballot, &self.config.node_id);
-        let Some((domain, statement)) = wanted else {
-            return;
-        };
-        let settled = match domain {
-            Domain::Decision => ballot.certificate.is_some(),
-            _ => !ballot.aborts.is_empty(),
-        };
-        if settled || self.signing_stopped(now).is_some() || !self.is_in_service() {
+        // What is proven needs no further word, and that is cheaper to see than what
+        // the word would be.
+        if ballot.is_proven()
+            || !self.is_in_service()
+            || !self.is_ready_to_say(tx_id)
+            || self.signing_stopped(now).is_some()
+        {
             return;
         }
+        let Some((domain, statement)) = verdict_for(ballot, &self.config.node_id) else {
+            return;
+        };
         let Some(local) = self.locals.get_mut(tx_id) else {
             return;
         };
-        if local.journal != Journal::Known || local.signing_verdict {
-            return;
-        }
         let said = local.own_verdict.as_ref();
         if said.is_some_and(|(_, signed)| signed.statement == statement) {
             return;
@@ -107,6 +105,13 @@ impl Engine {
         }
         let pending = Pending::SignVerdict(tx_id.clone(), statement.clone());
         self.sign_bytes(now, pending, DecisionBody::KEY, domain, statement);
+    }
+
+    /// The journal was read, and no verdict is being signed.
+    fn is_ready_to_say(&self, tx_id: &TxId) -> bool {
+        self.locals
+            .get(tx_id)
+            .is_some_and(|local| local.journal == Journal::Known && !local.signing_verdict)
     }
 
     fn verdict_signed(
