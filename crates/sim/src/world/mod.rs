@@ -1,16 +1,20 @@
 //! The world of one schedule: machines with real engines, a store with a pure board, a
 //! model chain, clients, liars, and a queue of what is due. Time passes only here.
 //!
-//! `faults` makes things go wrong, `net` carries frames, `clients` ask, `liars` lie;
-//! `place`, `store`, `chain` and `audit` are what there is.
+//! `process` starts and kills, `effects` carries out what engines want, `faults` makes
+//! things go wrong, `net` carries frames, `clients` ask, `liars` lie; `place`, `store`,
+//! `chain` and `audit` are what there is, and `look` is what may be asked about it.
 
 pub mod audit;
 pub mod chain;
 mod clients;
+mod effects;
 mod faults;
 mod liars;
+mod look;
 mod net;
 mod place;
+mod process;
 pub mod store;
 
 use std::cmp::Ordering;
@@ -19,29 +23,22 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use quorate_consensus::wire::{BoardOp, RulesChain, RulesLink};
-use quorate_consensus::{NodeId, Rules};
-use quorate_engine::{
-    ChainAnswer, ChainAsk, Config, Effect, Engine, Event, Now, ProposeError, Proposed, SendOutcome,
-    Ticket,
-};
-use quorate_testkit::{Cluster, FakeVerifier, NOW};
+use quorate_engine::{Effect, Engine, Event, Ticket};
+use quorate_testkit::Cluster;
 
 use crate::hunt::panics::{self, PANIC};
 use crate::invariants::{Happening, Invariant};
 use crate::liars::Beside;
-use crate::plan::{Act, Disk, Plan};
+use crate::plan::{Act, Plan};
 use crate::story::Story;
 
 use audit::Audit;
-use chain::{Chain, Change};
+use chain::Chain;
 pub use clients::Client;
 use faults::Faults;
 use net::Net;
 pub use place::{Journal, Place};
 use store::Store;
-
-/// A lost reply is noticed after so long.
-const REPLY_MS: u64 = 2_000;
 
 /// A world in which nothing need be decided is watched for so long after the faults.
 const UNSURE_MS: u64 = 30_000;
@@ -283,70 +280,8 @@ impl World {
             }
             self.happen(next.due);
         }
-        if std::env::var_os("SIMDBG").is_some() {
-            self.dbg();
-        }
         if self.failure.is_none() {
             self.end();
-        }
-    }
-
-    fn dbg(&self) {
-        println!(
-            "chain next {} {:?}",
-            self.chain.next_nonce(),
-            self.chain
-                .mined()
-                .map(|m| (m.nonce, m.block, m.foreign, m.payload.len()))
-                .collect::<Vec<_>>()
-        );
-        for e in &self.store.views[0].log {
-            if let Some(quorate_consensus::wire::board_op::Op::Reserve(r)) =
-                &e.op.as_ref().unwrap().op
-            {
-                println!(
-                    "reserve {} {} {:?}",
-                    e.time_ms - NOW,
-                    r.tx_id,
-                    r.reservation.as_ref().unwrap().nonce
-                );
-            }
-            if let Some(quorate_consensus::wire::board_op::Op::Conclude(r)) =
-                &e.op.as_ref().unwrap().op
-            {
-                println!("conclude {} {} {:?}", e.time_ms - NOW, r.tx_id, e.events);
-            }
-        }
-        for c in &self.clients {
-            if !c.is_done() {
-                println!("client waits {:?} {:?} {:?}", c.node, c.tx, c.choice);
-            }
-        }
-        for b in self.store.views[0].board.ballots() {
-            println!(
-                "ballot {} {:?} votes {} cert {} aborts {} called {} since {} {}",
-                b.tx_id,
-                b.state,
-                b.votes.len(),
-                b.certificate.is_some(),
-                b.aborts.len(),
-                b.roll_called,
-                b.since_ms - NOW,
-                b.reason
-            );
-        }
-        for (i, p) in self.places.iter().enumerate() {
-            if let Some(e) = &p.engine {
-                println!(
-                    "place {i} rev {} of {} in service {} signing {:?} connected {:?} alerts {:?}",
-                    e.board().revision(),
-                    self.store.views[p.view].log.len(),
-                    e.is_in_service(),
-                    e.signing_stopped(self.now_of(p)),
-                    e.connected().map(|n| n.to_string()).collect::<Vec<_>>(),
-                    p.alerts
-                );
-            }
         }
     }
 
@@ -456,104 +391,6 @@ impl World {
             Due::Rest => {}
         }
     }
-
-    // ---- what invariants may ask
-
-    /// The plan that runs.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    /// The members and their keys.
-    pub fn cluster(&self) -> &Cluster {
-        &self.cluster
-    }
-
-    /// The rules.
-    pub fn rules(&self) -> &Rules {
-        self.cluster.rules()
-    }
-
-    /// Milliseconds from the start.
-    pub fn now_ms(&self) -> u64 {
-        self.now
-    }
-
-    /// The true time: milliseconds since the Unix epoch.
-    pub fn true_wall(&self) -> u64 {
-        NOW + self.now
-    }
-
-    /// The wall clock of a machine.
-    pub fn wall(&self, place: usize) -> u64 {
-        self.now_of(&self.places[place]).wall_ms
-    }
-
-    fn now_of(&self, place: &Place) -> Now {
-        let off_ms = place.clock_off_ms + place.clock_jump_ms;
-        Now {
-            wall_ms: self.true_wall().saturating_add_signed(off_ms),
-            mono_ms: self.now,
-        }
-    }
-
-    /// The machines; member `i`'s first is at index `i`.
-    pub fn places(&self) -> &[Place] {
-        &self.places
-    }
-
-    /// The id of a machine's member.
-    pub fn node_id(&self, place: usize) -> &NodeId {
-        &self.places[place].node_id
-    }
-
-    /// A machine's member lies.
-    pub fn is_liar(&self, place: usize) -> bool {
-        self.is_liar_member(self.places[place].member)
-    }
-
-    /// A member lies.
-    pub fn is_liar_member(&self, member: usize) -> bool {
-        self.plan.liars.contains_key(&member)
-    }
-
-    /// A member, by id, lies.
-    pub fn is_liar_id(&self, node_id: &NodeId) -> bool {
-        let member = self.cluster.index(node_id);
-        member.is_some_and(|member| self.is_liar_member(member))
-    }
-
-    /// The members that do not lie.
-    pub fn honest(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.cluster.n()).filter(|member| !self.is_liar_member(*member))
-    }
-
-    /// The store's boards.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
-    /// The chain.
-    pub fn chain(&self) -> &Chain {
-        &self.chain
-    }
-
-    /// The audit store.
-    pub fn audit(&self) -> &Audit {
-        &self.audit
-    }
-
-    /// The clients so far.
-    pub fn clients(&self) -> &[Client] {
-        &self.clients
-    }
-
-    /// The faults are over.
-    pub fn is_calm(&self) -> bool {
-        self.calm
-    }
-
-    // ---- time and events
 
     fn schedule(&mut self, in_ms: u64, due: Due) {
         self.number += 1;
@@ -677,316 +514,6 @@ impl World {
                 due: Due::Tick(index, at),
             });
         }
-    }
-
-    // ---- processes
-
-    fn install(&mut self, member: usize, second: bool) {
-        let kind = self.plan.liars.get(&member).copied();
-        let beside = kind.map_or(Beside::Engine, |kind| kind.beside());
-        let most = i64::try_from(self.plan.noise.clock_off_ms).unwrap_or(0);
-        let clock_off_ms = match most {
-            0 => 0,
-            most => self.rng.i64(-most..=most),
-        };
-        self.places.push(Place {
-            member,
-            node_id: self.cluster.node_id(member),
-            engine: None,
-            runs_engine: beside != Beside::Nothing,
-            liar: kind.filter(|_| !second).map(|kind| kind.make()),
-            life: 0,
-            journal: Journal::default(),
-            unsynced: Vec::new(),
-            backup: Journal::default(),
-            doom: None,
-            clock_off_ms,
-            clock_jump_ms: 0,
-            tick_at: None,
-            feed_due: false,
-            wake_at: None,
-            view: 0,
-            alerts: Vec::new(),
-            lag_ms: match beside {
-                Beside::LateEngine(lag_ms) => lag_ms,
-                _ => 0,
-            },
-            unwelcome: Default::default(),
-        });
-    }
-
-    fn start(&mut self, index: usize) {
-        let place = &mut self.places[index];
-        if place.engine.is_some() {
-            return;
-        }
-        if !place.runs_engine {
-            self.start_liar(index);
-            return;
-        }
-        // It takes every lease, and does nothing with it.
-        let kind = self.plan.liars.get(&place.member);
-        let hog = kind == Some(&crate::liars::LiarKind::LeaseHog);
-        let config = Config {
-            node_id: place.node_id.clone(),
-            rules_chain: self.rules_chain.clone(),
-            rules: self.cluster.rules().clone(),
-            signs_votes: true,
-            submits: place.member < self.plan.shape.submitters && !hog,
-        };
-        place.life += 1;
-        place.unsynced.clear();
-        let durable = place.journal.durable;
-        place.engine = Some(Engine::restore(config, durable, Arc::new(FakeVerifier)));
-        self.judge(&Happening::Started { place: index });
-        self.feed(index, Event::Tick);
-        if self.places[index].liar.is_some() {
-            self.start_liar(index);
-        }
-        for other in 0..self.places.len() {
-            if other != index {
-                let (a, b) = (index.min(other), index.max(other));
-                self.schedule(2, Due::Dial(a, b));
-            }
-        }
-    }
-
-    pub(super) fn die(&mut self, index: usize, disk: Disk, down_ms: u64) {
-        if self.places[index].engine.is_none() {
-            return;
-        }
-        self.judge(&Happening::Died { place: index, disk });
-        if let Err(detail) = self.places[index].lose(disk) {
-            self.fail("stage", detail);
-        }
-        self.lose_streams(index);
-        self.schedule(down_ms.max(1), Due::Start(index));
-    }
-
-    // ---- effects
-
-    fn carry_out(&mut self, place: usize, effect: Effect) {
-        let lag = self.lag(place);
-        match effect {
-            Effect::Persist(record) => self.places[place].unsynced.push(record),
-            Effect::Lookup { ticket, tx_id } => {
-                let entry = self.places[place].journal.entries.get(&tx_id).cloned();
-                let entry = entry.unwrap_or_default();
-                let wait = self.span(self.plan.noise.answer_ms);
-                self.post(wait, place, Event::Found { ticket, entry });
-            }
-            Effect::Sign {
-                ticket,
-                key,
-                domain,
-                statement,
-            } => {
-                let member = self.places[place].member;
-                let result = if self.faults.keys_away(member, self.now) {
-                    Err("the key is away".into())
-                } else {
-                    Ok(self.cluster.sign(member, key, domain, statement).signature)
-                };
-                let wait = self.span(self.plan.noise.answer_ms) + lag;
-                self.post(wait, place, Event::Signed { ticket, result });
-            }
-            Effect::Propose { ticket, op, now_ms } => {
-                let late = self.places[place].lag_ms;
-                let wait = self.span(self.plan.noise.store_ms) + lag + late;
-                let life = self.places[place].life;
-                self.schedule(
-                    wait,
-                    Due::Propose {
-                        place,
-                        life,
-                        ticket: Some(ticket),
-                        op: Box::new(op),
-                        now_ms,
-                    },
-                );
-            }
-            Effect::ReadHead { ticket } => {
-                let wait = 2 * self.span(self.plan.noise.store_ms) + lag;
-                let away = self.faults.store_away(self.places[place].member, self.now);
-                let view = self.places[place].view;
-                let result = match away {
-                    true => Err("the store is away".into()),
-                    false => Ok(self.store.views[view].log.len() as u64),
-                };
-                self.post(wait, place, Event::Head { ticket, result });
-                self.news(place);
-            }
-            Effect::Chain { ticket, ask } => {
-                let answer = self.ask_chain(place, ask);
-                let wait = match answer {
-                    ChainAnswer::Sent(SendOutcome::Unknown(_)) => REPLY_MS,
-                    _ => self.span(self.plan.noise.answer_ms),
-                };
-                self.post(wait + lag, place, Event::Chain { ticket, answer });
-            }
-            Effect::Audit { ticket, ask } => {
-                let answer = match self.faults.audit_away(self.now) {
-                    true => quorate_engine::AuditAnswer::Unavailable("away".into()),
-                    false => {
-                        self.audit.project(&self.store.views[0].log);
-                        self.audit.answer(ask)
-                    }
-                };
-                let wait = self.span(self.plan.noise.answer_ms) + lag;
-                self.post(wait, place, Event::Audit { ticket, answer });
-            }
-            Effect::Send { stream, frame } => self.send(place, stream, frame),
-            Effect::Close { stream, goodbye } => self.close(place, stream, goodbye),
-            Effect::Admit { node_id, welcome } => self.admit(place, node_id, welcome),
-            Effect::Answer { request, result } => self.answered(request, *result),
-            Effect::Believed { .. } => {}
-            Effect::Alert(alert) => self.places[place].alerts.push(alert),
-        }
-    }
-
-    // ---- the store
-
-    /// A machine will read the log on.
-    fn news(&mut self, place: usize) {
-        if self.places[place].feed_due || self.places[place].engine.is_none() {
-            return;
-        }
-        self.places[place].feed_due = true;
-        let late = self.faults.watch_late(self.places[place].member, self.now);
-        let wait = self.span(self.plan.noise.watch_ms) + self.lag(place) + late;
-        let life = self.places[place].life;
-        self.schedule(wait, Due::Feed(place, life));
-    }
-
-    fn read_log(&mut self, index: usize, life: u64) {
-        let place = &mut self.places[index];
-        if place.life != life {
-            return;
-        }
-        place.feed_due = false;
-        let Some(engine) = &place.engine else { return };
-        if self.faults.store_away(place.member, self.now) {
-            // It reads again when the store is back.
-            place.feed_due = true;
-            self.schedule(500, Due::Feed(index, life));
-            return;
-        }
-        let log = &self.store.views[place.view].log;
-        let mut from = usize::try_from(engine.revision()).unwrap_or(usize::MAX);
-        if self.faults.re_reads.remove(&index) {
-            // What it has believed already it gets once more.
-            from = 0;
-        }
-        let entries = log.get(from..).unwrap_or_default().to_vec();
-        if !entries.is_empty() {
-            self.feed(index, Event::Entries { entries });
-        }
-    }
-
-    fn proposed(
-        &mut self,
-        place: usize,
-        life: u64,
-        ticket: Option<Ticket>,
-        op: &BoardOp,
-        now_ms: u64,
-    ) {
-        let member = self.places[place].member;
-        let away =
-            self.faults.store_away(member, self.now) || self.chance(self.plan.noise.store_refuses);
-        let result = match away {
-            true => Err(ProposeError::Unavailable("the store is away".into())),
-            false => {
-                let view = self.places[place].view;
-                self.apply(view, op, now_ms)
-            }
-        };
-        let lost = !away
-            && (self.faults.replies_lost(self.now) || self.chance(self.plan.noise.reply_lost));
-        let Some(ticket) = ticket.filter(|_| self.places[place].life == life) else {
-            return;
-        };
-        let (wait, result) = match lost {
-            true => (
-                REPLY_MS,
-                Err(ProposeError::Unavailable("no reply came".into())),
-            ),
-            false => (self.span(self.plan.noise.store_ms), result),
-        };
-        let wait = wait + self.lag(place);
-        self.post(wait, place, Event::Proposed { ticket, result });
-    }
-
-    /// The store carries an operation out, and tells the news.
-    pub(super) fn apply(
-        &mut self,
-        view: usize,
-        op: &BoardOp,
-        now_ms: u64,
-    ) -> Result<Proposed, ProposeError> {
-        // A store whose clock is right takes nothing from further in the future than
-        // clocks may differ.
-        let latest = self.true_wall() + self.rules().clock_skew_ms();
-        match self.store.apply(view, op, now_ms.min(latest)) {
-            Ok(Some(revision)) => {
-                let entry = self.store.views[view].log.last().cloned();
-                if let Some(entry) = entry {
-                    self.fingerprint = mix(self.fingerprint, entry.time_ms);
-                    self.judge(&Happening::Entry {
-                        view,
-                        entry: &entry,
-                    });
-                    if !self.faults.audit_away(self.now) && view == 0 {
-                        self.audit.project(&self.store.views[0].log);
-                    }
-                    for place in 0..self.places.len() {
-                        if self.places[place].view == view {
-                            self.news(place);
-                            self.cue_entry(place, &entry);
-                        }
-                    }
-                }
-                Ok(Proposed::Applied(revision))
-            }
-            Ok(None) => {
-                let revision = self.store.views[view].log.len() as u64;
-                Ok(Proposed::Unchanged(revision))
-            }
-            Err(refusal) => Err(refusal.into()),
-        }
-    }
-
-    // ---- the chain
-
-    pub(super) fn advance_chain(&mut self) {
-        for change in self.chain.advance(self.now) {
-            self.tell_change(&change);
-        }
-    }
-
-    fn tell_change(&mut self, change: &Change) {
-        match change {
-            Change::Mined(mined) => self.judge(&Happening::Mined(mined)),
-            Change::Undone(mined) => self.judge(&Happening::Undone(mined)),
-        }
-    }
-
-    fn ask_chain(&mut self, place: usize, ask: ChainAsk) -> ChainAnswer {
-        self.advance_chain();
-        let member = self.places[place].member;
-        let sends = matches!(ask, ChainAsk::Send { .. });
-        let prepares = matches!(ask, ChainAsk::Prepare { .. });
-        if !prepares && self.faults.chain_away(member, self.now) {
-            return ChainAnswer::Unavailable("the endpoint is away".into());
-        }
-        if let ChainAsk::Prepare { reservation, .. } = &ask {
-            self.mark_reverts(&reservation.payload);
-        }
-        let answer = self.chain.answer(ask);
-        if sends && self.chance(self.plan.noise.chain_lost) {
-            return ChainAnswer::Sent(SendOutcome::Unknown("no answer came".into()));
-        }
-        answer
     }
 }
 
