@@ -33,6 +33,7 @@ const COMMANDS: &[&[&str]] = &[
     &["config", "get-contexts"],
     &["config", "use-context"],
     &["config", "delete-context"],
+    &["sim"],
     &["test-byzantine"],
     &["completions"],
     &["version"],

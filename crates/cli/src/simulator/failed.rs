@@ -201,3 +201,68 @@ fn shrinking(seed: u64, out: Out) -> ProgressBar {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broke() -> Broke {
+        Broke {
+            invariant: "agreement",
+            detail: "two certificates\nfor tx-1".into(),
+            at_ms: 1_250,
+        }
+    }
+
+    #[test]
+    fn what_is_written_down_can_be_read_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("new/failed-7.txt");
+        let plan = draw::plan(7);
+        write(&file, 7, &plan, &broke(), "quorate sim --seed 7").expect("a file");
+        let text = std::fs::read_to_string(&file).expect("a file");
+        assert!(text.starts_with("# seed: 7 (quorate sim --seed 7)\n# invariant: agreement ("));
+        assert_eq!(text.parse(), Ok(plan));
+    }
+
+    #[test]
+    fn a_failure_names_the_commands_that_replay_it() {
+        let natural = draw::family(7);
+        assert_eq!(replay(7, natural), "quorate sim --seed 7");
+        let other = Family::ALL.iter().find(|family| **family != natural);
+        let other = *other.expect("another one");
+        let expected = format!("quorate sim --seed 7 --scenario {}", other.name());
+        assert_eq!(replay(7, other), expected);
+        let failed = Failed {
+            broke: broke(),
+            replay: replay(7, natural),
+            shrunk: Some(Shrunk {
+                file: "x/failed-7.txt".into(),
+                before: "5 nodes".into(),
+                after: "2 nodes".into(),
+            }),
+        };
+        let json = failed.json();
+        assert_eq!(json["replay"], "quorate sim --seed 7");
+        assert_eq!(
+            json["script_replay"],
+            "quorate sim --script x/failed-7.txt --trace"
+        );
+        let error = failed.error("a schedule failed", true);
+        assert_eq!(error.message(), "a schedule failed: agreement at 1.250 s");
+        assert_eq!(error.advice(), json["script_replay"].as_str());
+        let rows = failed.rows();
+        assert!(
+            rows.iter()
+                .any(|(_, _, text)| text.contains("from 5 nodes to 2 nodes"))
+        );
+    }
+
+    #[test]
+    fn a_plan_that_does_not_fail_stays_as_it_is() {
+        let text = "nodes 2\nat 100 vote node1 tx-1 1\n";
+        let plan: Arc<Plan> = Arc::new(text.parse().expect("a plan"));
+        let (smaller, broken) = shrunk(&plan, &broke(), &mut Runner::default());
+        assert_eq!((smaller, broken), (Plan::clone(&plan), broke()));
+    }
+}
