@@ -69,6 +69,9 @@ class Cluster:
             self.directory / "data",
             "--base-port",
             "0",
+            # Short, to see a ballot closed for good.
+            "--vote-timeout",
+            "15",
             "--ready-file",
             self.ready_path,
         ]

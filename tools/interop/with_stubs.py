@@ -24,6 +24,7 @@ from cluster import check, run
 SECONDS = 30
 BY_NODE = "interop-python-by-node"
 BY_CLIENT = "interop-python-by-client"
+TIMED_OUT = "interop-python-timed-out"
 PACKAGE = "quorate/v1"
 
 
@@ -107,6 +108,9 @@ def main(cluster, root, _tools):
     trustees = [Trustee(api, node) for node in cluster.nodes]
     try:
         rules(api, trustees, cluster)
+        # So many start a ballot's deadline, and are too few to decide it.
+        for trustee in trustees[:2]:
+            trustee.submit(TIMED_OUT, number=1)
         signed_by_nodes(api, trustees)
         signed_by_clients(api, trustees)
         errors(api, trustees)
@@ -141,12 +145,19 @@ def signed_by_nodes(api, trustees):
     check(ballot.value.number == 2**64 - 1, f"another value: {ballot.value}")
     check(len(ballot.trustees) == len(trustees), f"missing trustees: {ballot.trustees}")
     print(f"  Submit on the first {threshold} nodes, signed by them: CONFIRMED")
-    states = watch(api, trustees[-1], BY_NODE)
+    answer = trustees[-1].submit(BY_NODE, "WAIT_FOR_CONFIRMED", number=2**64 - 1)
+    check(answer.ballot.state == api.board.BALLOT_STATE_CONFIRMED, f"not confirmed: {answer}")
+    standing = answer.ballot.trustees[-1].standing
+    check(standing == api.service.STANDING_LATE, f"the last vote is not late: {answer}")
+    print("  Submit on the last node after the end: recorded as late")
+    states = watch(api, trustees[-1], BY_NODE, end="CONFIRMED")
+    expected = ["COLLECTING", "THRESHOLD_REACHED", "SUBMITTED", "CONFIRMED"]
+    check(states == expected, f"Watch saw {states}")
     print(f"  Watch: {' → '.join(states)}")
 
 
-def watch(api, trustee, tx_id):
-    """The states that a ballot went through, until CONFIRMED."""
+def watch(api, trustee, tx_id, end):
+    """The states that a ballot went through, up to the last one."""
     states = []
     stream = trustee.stub.Watch(api.service.WatchRequest(tx_id=tx_id), timeout=SECONDS)
     for answer in stream:
@@ -154,11 +165,9 @@ def watch(api, trustee, tx_id):
         if answer.event.WhichOneof("event") == "state_changed":
             state = api.board.BallotState.Name(answer.event.state_changed.to)
             states.append(state.removeprefix("BALLOT_STATE_"))
-            if states[-1] == "CONFIRMED":
+            if states[-1] == end:
                 stream.cancel()
                 break
-    expected = ["COLLECTING", "THRESHOLD_REACHED", "SUBMITTED", "CONFIRMED"]
-    check(states == expected, f"Watch saw {states}")
     return states
 
 
@@ -189,10 +198,12 @@ def errors(api, trustees):
     check(reason(details) == "SECOND_CHOICE", f"a second value: {details}")
     print(f"  error: {reason(details)} for a second value")
 
-    code, details = refusal(lambda: trustees[-1].submit(BY_NODE, number=2**64 - 1))
+    states = watch(api, trustees[-1], TIMED_OUT, end="ABORTED_TIMEOUT")
+    check(states == ["COLLECTING", "ABORTED_TIMEOUT"], f"Watch saw {states}")
+    code, details = refusal(lambda: trustees[-1].submit(TIMED_OUT, number=1))
     check(code == grpc.StatusCode.FAILED_PRECONDITION, f"a finished ballot: {code}")
     check(reason(details) == "BALLOT_CLOSED", f"a finished ballot: {details}")
-    print(f"  error: {reason(details)} for a first vote after the end")
+    print(f"  error: {reason(details)} for a first vote after the deadline")
 
     forged = first.statement("interop-python-forged", number=1)
     forged.signature = bytes(64)

@@ -361,26 +361,60 @@ fn statements_signed_elsewhere_are_checked() {
 }
 
 #[test]
-fn a_finished_ballot_is_closed_to_new_votes() {
-    let mut world = World::new(Cluster::with(5, 4, options()));
-    let id = tx("tx_001");
-    for i in 0..4 {
-        world.submit(i, &id, number(1), Wait::Recorded);
+fn a_first_vote_after_the_end_and_before_the_deadline_is_recorded_late() {
+    for aborted in [false, true] {
+        let mut world = World::new(Cluster::with(5, 4, options()));
+        let id = tx("tx_001");
+        for i in 0..4 {
+            let value = if aborted { i as u64 % 2 } else { 1 };
+            world.submit(i, &id, number(value), Wait::Recorded);
+        }
+        let end = match aborted {
+            true => BallotState::AbortedSplit,
+            false => BallotState::Confirmed,
+        };
+        world.until(|w| w.state(&id) == Some(end));
+        world.run(1_000);
+        // Whoever waits for the end of a ballot that ended is answered at once.
+        let late = world.submit(4, &id, number(1), Wait::Confirmed);
+        world.run(100);
+        let answer = world.answer(late).as_ref().expect("taken");
+        assert_eq!((answer.ballot.state(), answer.repeated), (end, false));
+        let slow = world.cluster.node_id(4);
+        assert!(world.board.ballot(&id).unwrap().votes[&slow].late);
+        world.until(|w| w.board.ballot(&id).unwrap().roll_called);
+        assert!(world.board.ballot(&id).unwrap().silent.is_empty());
+        assert_eq!(world.board.member(&slow).unwrap().violations, 0);
     }
-    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
-    world.run(50);
-    let late = world.submit(4, &id, number(1), Wait::Recorded);
-    world.run(100);
-    assert!(matches!(
-        world.answer(late),
-        Err(Reject::BallotClosed {
-            state: BallotState::Confirmed,
-            ..
-        })
-    ));
-    let again = world.submit(0, &id, number(1), Wait::Confirmed);
-    world.run(100);
-    assert!(world.answer(again).as_ref().unwrap().repeated);
+}
+
+#[test]
+fn a_ballot_is_closed_to_first_votes_once_its_deadline_has_passed() {
+    // The roll is called; and the store is away, so that it cannot be.
+    for away in [false, true] {
+        let mut world = World::new(Cluster::with(5, 4, options()));
+        let id = tx("tx_001");
+        for i in 0..4 {
+            world.submit(i, &id, number(1), Wait::Recorded);
+        }
+        world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+        world.run(50);
+        world.board_away = away;
+        world.run(11_000);
+        assert_eq!(world.board.ballot(&id).unwrap().roll_called, !away);
+        let late = world.submit(4, &id, number(1), Wait::Recorded);
+        world.run(100);
+        assert!(matches!(
+            world.answer(late),
+            Err(Reject::BallotClosed {
+                state: BallotState::Confirmed,
+                ..
+            })
+        ));
+        let again = world.submit(0, &id, number(1), Wait::Confirmed);
+        world.run(100);
+        assert!(world.answer(again).as_ref().unwrap().repeated);
+    }
 }
 
 #[test]

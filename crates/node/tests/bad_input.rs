@@ -269,16 +269,30 @@ async fn bad_requests_are_typed_errors_and_change_nothing() {
     for node in &nodes {
         ballot_in(node, "open", &[BallotState::Confirmed]).await;
     }
-    // What is over is over.
+    // Who votes after the end and before the deadline is told how it ended.
     let late = cluster.client(3).submit(number("open", 1)).await;
-    let late = refused(late, Code::FailedPrecondition, "BALLOT_CLOSED");
-    assert!(late.message().contains("CONFIRMED"), "{late}");
+    let late = late.unwrap().into_inner();
+    let ballot = late.ballot.unwrap();
+    assert_eq!(ballot.state(), BallotState::Confirmed);
+    assert!(!late.repeated, "{ballot:?}");
+    assert_eq!(ballot.trustees[3].standing(), wire::Standing::Late);
     // The first choice stands, whatever the second.
     let second = client.submit(number("open", 2)).await;
     let second = refused(second, Code::FailedPrecondition, "SECOND_CHOICE");
     assert!(second.message().contains('1'), "{second}");
     let counts = nodes[0].counts();
     assert!(counts.submits_rejected >= 20, "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_vote_after_the_deadline_of_a_finished_ballot_is_refused() {
+    let mut cluster = Cluster::with(2, 2, |params| params.vote_timeout_ms = 300);
+    let nodes = cluster.start_all().await;
+    vote_at(&cluster, [0], "tx", 1).await;
+    ballot_in(&nodes[1], "tx", &[BallotState::AbortedTimeout]).await;
+    let late = cluster.client(1).submit(number("tx", 1)).await;
+    let late = refused(late, Code::FailedPrecondition, "BALLOT_CLOSED");
+    assert!(late.message().contains("ABORTED_TIMEOUT"), "{late}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -165,7 +165,12 @@ impl Engine {
             return Err(ban);
         }
         let ended = match self.board.ballot(tx_id) {
-            Some(ballot) => Some(ballot.state).filter(|state| is_final(*state)),
+            // Until the roll is due a first vote is recorded, late or not: whoever is
+            // slow must not be marked silent for that.
+            Some(ballot) => {
+                let due = ballot.deadline_ms().is_some_and(|at| at <= now.wall_ms);
+                Some(ballot.state).filter(|state| is_final(*state) && (ballot.roll_called || due))
+            }
             None => self.board.collected(tx_id),
         };
         if let Some(state) = ended {
