@@ -47,6 +47,19 @@ fn a_chain_that_is_away_is_waited_for() {
 }
 
 #[test]
+fn a_fee_that_is_too_low_is_raised_five_times_and_then_rests() {
+    let mut world = four();
+    world.chain.least_attempt = 7;
+    let id = decide(&mut world, "tx_001");
+    let stored = |w: &World| w.variants.get(&id).map_or(0, Vec::len);
+    world.until(|w| stored(w) > 0);
+    world.run(10_000);
+    assert_eq!(stored(&world), 5);
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    assert_eq!(stored(&world), 8);
+}
+
+#[test]
 fn a_taken_nonce_is_an_alarm_and_reserved_anew() {
     let mut world = four();
     let first = world.cluster.rules().chain().first_nonce;

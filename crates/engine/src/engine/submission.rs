@@ -10,7 +10,7 @@
 //! | Storing | audit: hash and bytes | durable |
 //! | Head | the board's head, linearizably | the mirror has reached it |
 //! | LastLook | chain | nothing is there: send; no answer: Head |
-//! | Sending | chain | taken: watch; else → Head, at most 5 times, never a new nonce |
+//! | Sending | chain | taken: watch; fee too low → Preparing, else → Head, at most 5 times, never a new nonce |
 //! | Watching | – | t observations conclude it; gone from the chain → Head |
 //!
 //! A crash after any step starts again at Lease: each step is safe to repeat, for
@@ -111,14 +111,14 @@ impl Submission {
         }
     }
 
-    /// Another try, a longer pause each time.
-    fn try_again(&mut self, now: Now) {
+    /// Another try from this step on, a longer pause each time.
+    fn try_again(&mut self, now: Now, from: Step) {
         self.tries += 1;
         if self.tries >= TRIES {
             self.tries = 0;
-            self.pause(now, LONG_PAUSE_MS, Step::Head);
+            self.pause(now, LONG_PAUSE_MS, from);
         } else {
-            self.pause(now, FIRST_PAUSE_MS << (self.tries - 1), Step::Head);
+            self.pause(now, FIRST_PAUSE_MS << (self.tries - 1), from);
         }
     }
 }
@@ -434,11 +434,11 @@ impl Engine {
                     }
                     // Never a new nonce: look who used it.
                     SendOutcome::NonceTooLow | SendOutcome::Unknown(_) => {
-                        submission.try_again(now);
+                        submission.try_again(now, Step::Head);
                     }
                     SendOutcome::Underpriced => {
                         submission.fee += 1;
-                        submission.pause(now, FIRST_PAUSE_MS, Step::Preparing);
+                        submission.try_again(now, Step::Preparing);
                     }
                 }
                 let ask = AuditAsk::Attempted {
@@ -449,7 +449,7 @@ impl Engine {
                 let ticket = self.ask(now, Pending::ProposeDuty(None));
                 self.out.push(Effect::Audit { ticket, ask });
             }
-            (Step::Sending, _) => submission.try_again(now),
+            (Step::Sending, _) => submission.try_again(now, Step::Head),
             (Step::LastLook, _) => submission.pause(now, 1_000, Step::Head),
             // The endpoint is away.
             _ => submission.pause(now, 1_000, step),

@@ -38,6 +38,8 @@ pub(crate) struct Chain {
     /// Send answers that are lost after the transaction was taken.
     pub(crate) lose_answers: u32,
     pub(crate) refuse: bool,
+    /// Variants below this attempt pay too little.
+    pub(crate) least_attempt: u8,
 }
 
 /// What survives a crash of a node.
@@ -671,6 +673,9 @@ impl World {
                 let nonce = u64::from_be_bytes(raw[..8].try_into().unwrap());
                 if self.chain.included.contains_key(&nonce) {
                     return ChainAnswer::Sent(SendOutcome::NonceTooLow);
+                }
+                if raw[8] < self.chain.least_attempt {
+                    return ChainAnswer::Sent(SendOutcome::Underpriced);
                 }
                 self.chain.head += 1;
                 let sent = OnChain {
