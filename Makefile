@@ -31,6 +31,27 @@ test: ## Run every test of the workspace
 	@tools/setup test
 	cargo test --workspace --locked
 
+# How long to hunt: seconds for `make hunt`, minutes for `make soak`.
+HUNT_SECONDS ?= 120
+SOAK_MINUTES ?= 60
+
+.PHONY: sim
+sim: build ## Hunt for faults with the simulator for 20 seconds, from a fresh seed
+	$(QUORATE) sim
+
+.PHONY: hunt
+hunt: ## The same, optimised, on all cores for 2 minutes (HUNT_SECONDS): what CI runs
+	@tools/setup build
+	cargo build --locked --release -p quorate-sim --example hunt
+	$(TARGET)/release/examples/hunt --seconds $(HUNT_SECONDS) --threads $$(nproc) \
+		--seed $$(od -An -N5 -tu8 /dev/urandom)
+
+.PHONY: soak
+soak: ## The same for an hour (SOAK_MINUTES), past failures; they go to target/sim
+	@tools/setup build
+	cargo build --locked --release -p quorate-cli
+	$(TARGET)/release/quorate sim --minutes $(SOAK_MINUTES) --keep-going
+
 .PHONY: verify
 verify: ## Check formatting, lints, docs, proto files, arrows between crates, and that mutants apply; writes nothing
 	@tools/setup verify

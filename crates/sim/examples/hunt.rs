@@ -31,6 +31,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if !args.json {
+        // Said first: whatever becomes of the hunt, it can be had again.
+        println!("hunting from seed {}", args.hunt.base);
+    }
     let start = Instant::now();
     let limit = args.seconds.map_or(Duration::MAX, Duration::from_secs);
     let tally = many(&args.hunt, &|_| start.elapsed() < limit);
@@ -113,17 +117,15 @@ fn json(tally: &Tally, seconds: f64) -> serde_json::Value {
 fn print(tally: &Tally, seconds: f64) {
     for found in &tally.failures {
         let failure = &found.failure;
+        let (seed, family) = (found.seed, found.family.name());
         println!(
-            "seed {} ({}): {} at {} ms: {}",
-            found.seed,
-            found.family.name(),
-            failure.invariant,
-            failure.at_ms,
-            failure.detail
+            "seed {seed} ({family}): {} at {} ms: {}\n  quorate sim --seed {seed} --scenario {family} --trace",
+            failure.invariant, failure.at_ms, failure.detail
         );
     }
     println!(
-        "{} schedules, {} failed, {} ballots, {} events, {seconds:.1} s, {:.0} ballots/s",
+        "{} schedules, {} failed, {} ballots, {} events, {seconds:.1} s, \
+         {:.0} ballots/s",
         tally.schedules,
         tally.failures.len(),
         tally.ballots,

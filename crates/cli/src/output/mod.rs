@@ -171,9 +171,7 @@ impl Out {
         for (name, tone, text) in rows {
             table.add_row([self.cell(Tone::Faint, name), self.cell(tone, text)]);
         }
-        if table.width().is_none() {
-            table.set_width(USUAL_WIDTH);
-        }
+        wrap(&mut table);
         table
     }
 
@@ -189,6 +187,13 @@ impl Out {
             Tone::Faint => cell.fg(Color::DarkGrey),
             Tone::Plain => cell,
         }
+    }
+}
+
+/// Wraps a table of long texts where no terminal says how wide it may be.
+pub(crate) fn wrap(table: &mut Table) {
+    if table.width().is_none() {
+        table.set_width(USUAL_WIDTH);
     }
 }
 

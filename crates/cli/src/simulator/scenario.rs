@@ -5,7 +5,7 @@ use quorate_sim::plan::draw::Family;
 use serde_json::json;
 
 use crate::failure::{Failure, Outcome};
-use crate::output::{Out, Tone};
+use crate::output::{Out, Tone, wrap};
 
 /// What `--scenario` names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,6 +58,7 @@ pub(crate) fn list(out: Out) {
             out.cell(Tone::Plain, script.about()),
         ]);
     }
+    wrap(&mut table);
     out.line(table);
     out.line("Next: quorate sim --scenario crashes, or quorate sim --scenario SCRIPT --trace");
 }
