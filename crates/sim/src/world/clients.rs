@@ -86,6 +86,7 @@ impl World {
             .request
             .is_some_and(|(_, asked)| asked == life)
         {
+            self.schedule(4 * AGAIN_MS, Due::Client(index));
             return;
         }
         if self.places[place].engine.is_none() {
