@@ -9,7 +9,7 @@ use quorate_consensus::statement::{self, VoteBody};
 use quorate_consensus::wire::BallotState;
 use quorate_consensus::{Choice, Domain, TxId};
 use quorate_engine::{Alert, Effect, Reject, Wait};
-use quorate_testkit::{Cluster, FakeVerifier, Options, number, ops, tx};
+use quorate_testkit::{Cluster, Options, number, ops, tx};
 use world::World;
 
 fn four() -> World {
@@ -318,12 +318,7 @@ fn an_older_store_stops_signing() {
     world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
     world.run(3_000);
     // The store is put back to what it was before the ballot.
-    let rules = world.cluster.rules().clone();
-    world.board = quorate_consensus::board::Board::new(rules);
-    world.log.truncate(2);
-    for entry in world.log.clone() {
-        world.board.replay(&entry, &FakeVerifier).unwrap();
-    }
+    world.put_back_store(2);
     world.kill(0);
     world.start(0);
     world.run(1_000);
@@ -413,12 +408,7 @@ fn an_older_store_is_not_forgotten_for_a_quarantine() {
     world.run(3_000);
     // Back to when the nodes had started: it knows a later generation than the
     // journal of the node that waits, and it is older than what that node has seen.
-    let rules = world.cluster.rules().clone();
-    world.board = quorate_consensus::board::Board::new(rules);
-    world.log.truncate(4);
-    for entry in world.log.clone() {
-        world.board.replay(&entry, &FakeVerifier).unwrap();
-    }
+    world.put_back_store(4);
     for i in 0..4 {
         world.kill(i);
     }

@@ -6,7 +6,7 @@ mod world;
 use quorate_consensus::statement::AbortBody;
 use quorate_consensus::wire::{self, AbortReason, AccusationKind, BallotState, frame};
 use quorate_engine::{Alert, Reject, Wait};
-use quorate_testkit::{Cluster, FakeVerifier, Options, number, ops, tx};
+use quorate_testkit::{Cluster, Options, number, ops, tx};
 use world::World;
 
 fn five() -> World {
@@ -226,11 +226,7 @@ fn a_store_put_back_under_a_running_node_sends_nothing() {
     world.until(|w| w.board.ballot(&id).is_some_and(|b| b.certificate.is_some()));
     // The tries are used up, and the next one comes in a while.
     world.run(3_000);
-    world.board = quorate_consensus::board::Board::new(world.cluster.rules().clone());
-    world.log.truncate(4);
-    for entry in world.log.clone() {
-        world.board.replay(&entry, &FakeVerifier).unwrap();
-    }
+    world.put_back_store(4);
     world.chain.refuse = false;
     world.run(30_000);
     assert!(world.chain.included.is_empty());
@@ -240,4 +236,82 @@ fn a_store_put_back_under_a_running_node_sends_nothing() {
         why.iter().any(|why| why.contains("STORE_ROLLBACK")),
         "{why:?}"
     );
+}
+
+fn stopped_for_rollback(world: &World, i: usize) -> bool {
+    let why = world.engine(i).signing_stopped(world.now(i));
+    why.is_some_and(|why| why.contains("STORE_ROLLBACK"))
+}
+
+#[test]
+fn a_store_put_back_is_noticed_by_whoever_asks_it_for_anything() {
+    let mut world = four();
+    let id = tx("tx_001");
+    for i in 0..3 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.run(1_000);
+    world.put_back_store(4);
+    world.submit(1, &tx("tx_002"), number(1), Wait::Recorded);
+    world.run(100);
+    for i in 0..4 {
+        assert_eq!(stopped_for_rollback(&world, i), i == 1, "node {i}");
+    }
+    let alerts = &world.nodes[1].alerts;
+    assert!(
+        alerts
+            .iter()
+            .any(|alert| matches!(alert, Alert::StoreRollback { .. })),
+        "{alerts:?}"
+    );
+    // What it had believed by then is durable: the next start finds the same.
+    world.restart(1);
+    world.run(1_000);
+    assert!(stopped_for_rollback(&world, 1));
+}
+
+#[test]
+fn a_store_put_back_is_noticed_when_it_has_a_vote_already() {
+    let mut world = four();
+    let id = tx("tx_001");
+    for i in 0..3 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.run(1_000);
+    let vote = world
+        .cluster
+        .vote(0, &tx("tx_002"), number(1), world.wall());
+    world.put_back_store(4);
+    world.write(&ops::record_vote(vote.clone())).unwrap();
+    let submit = quorate_engine::Submit {
+        tx_id: None,
+        handed: quorate_engine::Handed::Statement(vote),
+        wait: Wait::Recorded,
+    };
+    world.hand_in(0, submit);
+    world.run(100);
+    assert!(stopped_for_rollback(&world, 0));
+}
+
+#[test]
+fn entries_by_others_between_question_and_answer_are_no_rollback() {
+    let mut world = four();
+    // Ballots by all at once, so that answers come when later entries are known.
+    for n in 0..20 {
+        for i in 0..4 {
+            world.submit(i, &tx(&format!("tx_{n}")), number(1), Wait::Recorded);
+        }
+    }
+    world.until(|w| {
+        (0..20).all(|n| w.state(&tx(&format!("tx_{n}"))) == Some(BallotState::Confirmed))
+    });
+    for i in 0..4 {
+        assert!(
+            world.nodes[i].alerts.is_empty(),
+            "{:?}",
+            world.nodes[i].alerts
+        );
+    }
 }

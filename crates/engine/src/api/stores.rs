@@ -15,7 +15,8 @@ pub enum ProposeError {
     Unavailable(String),
 }
 
-/// What became of an operation.
+/// What became of an operation. An answer from before a revision that the engine had
+/// believed when it asked shows that the store was put back to an earlier state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proposed {
     /// It is in the log at this revision.

@@ -337,15 +337,24 @@ impl Engine {
         ticket: Ticket,
         result: Result<Proposed, ProposeError>,
     ) {
-        let Some((pending, took_ms)) = self.answered(now, ticket) else {
+        let Some(asked) = self.answered(ticket) else {
             return;
         };
-        if result.is_ok() {
+        if let Ok(proposed) = result {
+            let took_ms = now.mono_ms.saturating_sub(asked.mono_ms);
             // One answer that came after an outage must not slow every rank down for
             // minutes.
             self.latency_ms = (7 * self.latency_ms + took_ms.min(SLOWEST_MS)) / 8;
+            // A new entry comes behind all that was believed when it was asked for.
+            let head = match proposed {
+                Proposed::Applied(revision) => revision.saturating_sub(1),
+                Proposed::Unchanged(head) => head,
+            };
+            if head < asked.revision {
+                self.store_is_older(now, head, asked.revision);
+            }
         }
-        match pending {
+        match asked.what {
             Pending::ProposeOwnVote(tx_id) => self.own_vote_proposed(&tx_id, result),
             Pending::ProposeHeld(tx_id, digest) => {
                 // What the board refuses it would refuse again and again; a peer

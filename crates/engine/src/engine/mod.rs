@@ -88,10 +88,20 @@ enum Pending {
     ProposeBoot,
     Lookup(TxId),
     FirstHead,
-    /// With the revision that the mirror had reached when it was asked.
-    SubmissionHead(TxId, u64),
+    SubmissionHead(TxId),
     ObserverLook(TxId),
     Submission(TxId),
+}
+
+/// A question under way.
+#[derive(Clone, Debug)]
+struct Asked {
+    what: Pending,
+    /// When, on the monotonic clock.
+    mono_ms: u64,
+    /// What the mirror had reached by then. A store that answers from before that is
+    /// older than what this node has seen.
+    revision: u64,
 }
 
 /// A client that waits.
@@ -138,8 +148,7 @@ pub struct Engine {
     signing: Signing,
     generation: u64,
     tickets: u64,
-    pending: BTreeMap<Ticket, Pending>,
-    asked_mono: BTreeMap<Ticket, u64>,
+    pending: BTreeMap<Ticket, Asked>,
     /// The boot statements that this process signed.
     boots: Vec<Vec<u8>>,
     /// Entries from the future, by this node's clock.
@@ -183,7 +192,6 @@ impl Engine {
             signing: Signing::Open,
             tickets: 0,
             pending: BTreeMap::new(),
-            asked_mono: BTreeMap::new(),
             boots: Vec::new(),
             held: VecDeque::new(),
             clock_alerted: 0,
@@ -395,22 +403,24 @@ impl Engine {
         }
     }
 
-    fn ask(&mut self, now: Now, pending: Pending) -> Ticket {
+    fn ask(&mut self, now: Now, what: Pending) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket {
             generation: self.durable.generation.saturating_add(1),
             number: self.tickets,
         };
-        self.pending.insert(ticket, pending);
-        self.asked_mono.insert(ticket, now.mono_ms);
+        let asked = Asked {
+            what,
+            mono_ms: now.mono_ms,
+            revision: self.board.revision(),
+        };
+        self.pending.insert(ticket, asked);
         ticket
     }
 
-    /// What an answered ticket stood for, and how long the answer took.
-    fn answered(&mut self, now: Now, ticket: Ticket) -> Option<(Pending, u64)> {
-        let asked = self.asked_mono.remove(&ticket).unwrap_or(now.mono_ms);
-        let pending = self.pending.remove(&ticket)?;
-        Some((pending, now.mono_ms.saturating_sub(asked)))
+    /// What an answered ticket stood for.
+    fn answered(&mut self, ticket: Ticket) -> Option<Asked> {
+        self.pending.remove(&ticket)
     }
 
     fn sign<B: Body>(

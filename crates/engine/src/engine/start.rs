@@ -51,8 +51,11 @@ impl Engine {
     }
 
     pub(super) fn head(&mut self, now: Now, ticket: Ticket, result: Result<u64, String>) {
-        match (self.answered(now, ticket), result) {
-            (Some((Pending::FirstHead, _)), Ok(head)) if self.phase == Phase::AskedHead => {
+        let Some(asked) = self.answered(ticket) else {
+            return;
+        };
+        match (asked.what, result) {
+            (Pending::FirstHead, Ok(head)) if self.phase == Phase::AskedHead => {
                 if head < self.durable.seen {
                     let seen = self.durable.seen;
                     self.stop_for_rollback(format!(
@@ -63,8 +66,13 @@ impl Engine {
                 self.unset(Timer::Start);
                 self.caught_up(now);
             }
-            (Some((Pending::SubmissionHead(tx_id, seen), _)), result) => {
-                self.submission_head(now, &tx_id, seen, result);
+            (Pending::SubmissionHead(tx_id), result) => {
+                if let Ok(head) = result
+                    && head < asked.revision
+                {
+                    self.store_is_older(now, head, asked.revision);
+                }
+                self.submission_head(now, &tx_id, result);
             }
             _ => {}
         }
@@ -209,6 +217,18 @@ impl Engine {
         self.touched.extend(waiting);
     }
 
+    /// The store ended at `head` after this node had believed it up to `believed`.
+    pub(super) fn store_is_older(&mut self, now: Now, head: u64, believed: u64) {
+        if matches!(self.signing, Signing::Stopped(_)) {
+            return;
+        }
+        // So that the next start finds the same.
+        self.persist_seen(now);
+        self.stop_for_rollback(format!(
+            "the board ends at revision {head}, but this node has believed revision {believed}"
+        ));
+    }
+
     pub(super) fn stop_for_rollback(&mut self, detail: String) {
         self.signing = Signing::Stopped(format!("STORE_ROLLBACK: {detail}"));
         self.alert(Alert::StoreRollback { detail });
@@ -237,7 +257,7 @@ impl Engine {
 
     /// The journal's answer about one transaction.
     pub(super) fn found(&mut self, now: Now, ticket: Ticket, entry: JournalEntry) {
-        let Some((Pending::Lookup(tx_id), _)) = self.answered(now, ticket) else {
+        let Some(Pending::Lookup(tx_id)) = self.answered(ticket).map(|asked| asked.what) else {
             return;
         };
         let Some(local) = self.locals.get_mut(&tx_id) else {

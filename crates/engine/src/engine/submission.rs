@@ -20,7 +20,7 @@
 use quorate_consensus::TxId;
 use quorate_consensus::wire::{self, BallotState, Reservation, board_op::Op};
 
-use super::{Engine, Pending, Signing};
+use super::{Engine, Pending};
 use crate::api::{
     Alert, AuditAnswer, AuditAsk, ChainAnswer, ChainAsk, Effect, Now, Prepared, SendOutcome,
     Sighting, Ticket,
@@ -250,7 +250,7 @@ impl Engine {
                     return self.ask_audit(now, tx_id, ask);
                 }
                 Step::Head => {
-                    let ticket = self.ask(now, Pending::SubmissionHead(tx_id.clone(), revision));
+                    let ticket = self.ask(now, Pending::SubmissionHead(tx_id.clone()));
                     self.out.push(Effect::ReadHead { ticket });
                     let again = now.mono_ms + ANSWER_MS;
                     self.locals.get_mut(tx_id)?.submission.asked = Some((ticket, again));
@@ -293,21 +293,7 @@ impl Engine {
         Some(again)
     }
 
-    pub(super) fn submission_head(
-        &mut self,
-        now: Now,
-        tx_id: &TxId,
-        seen: u64,
-        head: Result<u64, String>,
-    ) {
-        if let Ok(head) = head
-            && head < seen
-            && !matches!(self.signing, Signing::Stopped(_))
-        {
-            self.stop_for_rollback(format!(
-                "the board ends at revision {head}, but this node has believed revision {seen}"
-            ));
-        }
+    pub(super) fn submission_head(&mut self, now: Now, tx_id: &TxId, head: Result<u64, String>) {
         if let Some(local) = self.locals.get_mut(tx_id)
             && local.submission.step == Step::Head
         {
@@ -320,7 +306,7 @@ impl Engine {
     }
 
     pub(super) fn audit_answered(&mut self, now: Now, ticket: Ticket, answer: AuditAnswer) {
-        let Some((Pending::Submission(tx_id), _)) = self.answered(now, ticket) else {
+        let Some(Pending::Submission(tx_id)) = self.answered(ticket).map(|asked| asked.what) else {
             return;
         };
         let mut alert = None;
@@ -356,12 +342,12 @@ impl Engine {
     }
 
     pub(super) fn chain_answered(&mut self, now: Now, ticket: Ticket, answer: ChainAnswer) {
-        match self.answered(now, ticket) {
-            Some((Pending::ObserverLook(tx_id), _)) => {
+        match self.answered(ticket).map(|asked| asked.what) {
+            Some(Pending::ObserverLook(tx_id)) => {
                 self.looked(now, ticket, &tx_id, answer);
                 self.touch(&tx_id);
             }
-            Some((Pending::Submission(tx_id), _)) => {
+            Some(Pending::Submission(tx_id)) => {
                 self.submission_chain(now, ticket, &tx_id, answer);
                 self.touch(&tx_id);
             }

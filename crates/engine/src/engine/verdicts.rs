@@ -428,10 +428,10 @@ impl Engine {
 
     /// A signature came, or did not.
     pub(super) fn signed(&mut self, now: Now, ticket: Ticket, result: Result<Vec<u8>, String>) {
-        let Some((pending, _)) = self.answered(now, ticket) else {
+        let Some(asked) = self.answered(ticket) else {
             return;
         };
-        match pending {
+        match asked.what {
             Pending::SignVote(tx_id, statement) => {
                 self.vote_signed(now, &tx_id, statement, result);
             }

@@ -445,6 +445,15 @@ impl World {
         Ok(outcome)
     }
 
+    /// The store is put back to its first entries.
+    pub(crate) fn put_back_store(&mut self, entries: usize) {
+        self.board = Board::new(self.cluster.rules().clone());
+        self.log.truncate(entries);
+        for entry in &self.log {
+            self.board.replay(entry, &FakeVerifier).unwrap();
+        }
+    }
+
     fn publish(&mut self) {
         // What the projection of the log into the audit store does.
         for event in self.log.iter().flat_map(|entry| &entry.events) {
