@@ -334,6 +334,50 @@ fn an_older_store_stops_signing() {
 }
 
 #[test]
+fn a_start_on_an_older_store_puts_no_boot_on_it() {
+    let mut world = four();
+    let id = tx("tx_001");
+    for i in 0..3 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.run(3_000);
+    let right = (world.board.clone(), world.log.clone());
+    // Before anybody had started, but for node 0.
+    world.put_back_store(1);
+    world.restart(0);
+    world.run(3_000);
+    assert_eq!(world.log.len(), 1, "{}", world.story());
+    let boots = |w: &World| {
+        let booted = |(_, domain, _): &&(usize, Domain, Vec<u8>)| *domain == Domain::Boot;
+        w.signed.iter().filter(booted).count()
+    };
+    assert_eq!(boots(&world), 4);
+    let request = world.submit(0, &tx("tx_002"), number(1), Wait::Recorded);
+    world.run(100);
+    let answer = world.answer(request);
+    let stopped = matches!(
+        answer,
+        Err(Reject::Unavailable {
+            reason: "SIGNING_STOPPED",
+            ..
+        })
+    );
+    assert!(stopped, "{answer:?}");
+    // Others write on; then the right store is put back, and all is as it was.
+    for generation in 2..right.1.len() as u64 + 10 {
+        let boot = world.cluster.boot(3, generation, world.wall());
+        world.write(&ops::boot(boot)).unwrap();
+        world.run(200);
+    }
+    (world.board, world.log) = right;
+    world.restart(0);
+    world.run(1_000);
+    assert!(world.engine(0).is_in_service());
+    assert_eq!(world.engine(0).signing_stopped(world.now(0)), None);
+}
+
+#[test]
 fn a_newer_process_of_the_same_trustee_silences_this_one() {
     let mut world = four();
     let boot = world.cluster.boot(0, 9, world.wall());

@@ -42,7 +42,11 @@ impl Engine {
 
     fn try_submit(&mut self, now: Now, request: RequestId, submit: Submit) -> Result<(), Reject> {
         if !self.is_in_service() {
-            return Err(unavailable("STARTING", "this node is still starting"));
+            let stopped = matches!(self.signing, Signing::Stopped(_));
+            let why = self.not_signing(now).filter(|_| stopped);
+            return Err(
+                why.unwrap_or_else(|| unavailable("STARTING", "this node is still starting"))
+            );
         }
         // A statement is checked before anything is looked up for it, so that one
         // that is no good leaves no trace.
@@ -185,22 +189,25 @@ impl Engine {
                 return Err(Reject::ClockOff { off_ms, limit_ms });
             }
         }
-        if let Some(why) = self.signing_stopped(now) {
-            return Err(Reject::Unavailable {
-                reason: match self.signing {
-                    Signing::Stopped(_) => "SIGNING_STOPPED",
-                    _ => "QUARANTINE",
-                },
-                why,
-                retry_ms: match self.signing {
-                    Signing::Quarantined { wall_ms, mono_ms } => wall_ms
-                        .saturating_sub(now.wall_ms)
-                        .max(mono_ms.saturating_sub(now.mono_ms)),
-                    _ => 60_000,
-                },
-            });
-        }
-        Ok(())
+        self.not_signing(now).map_or(Ok(()), Err)
+    }
+
+    /// What a client is told while nothing is signed.
+    fn not_signing(&self, now: Now) -> Option<Reject> {
+        let why = self.signing_stopped(now)?;
+        Some(Reject::Unavailable {
+            reason: match self.signing {
+                Signing::Stopped(_) => "SIGNING_STOPPED",
+                _ => "QUARANTINE",
+            },
+            why,
+            retry_ms: match self.signing {
+                Signing::Quarantined { wall_ms, mono_ms } => wall_ms
+                    .saturating_sub(now.wall_ms)
+                    .max(mono_ms.saturating_sub(now.mono_ms)),
+                _ => 60_000,
+            },
+        })
     }
 
     /// Makes the choice durable, then signs it or takes the signature handed in.

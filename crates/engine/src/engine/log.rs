@@ -66,7 +66,8 @@ impl Engine {
 
     pub(super) fn persist_seen(&mut self, now: Now) {
         let revision = self.board.revision();
-        if revision > self.seen_persisted {
+        // A store that is not to be believed has shown nothing.
+        if revision > self.seen_persisted && !matches!(self.signing, Signing::Stopped(_)) {
             self.seen_persisted = revision;
             self.seen_persisted_mono = now.mono_ms;
             self.persist(Record::Seen { revision });

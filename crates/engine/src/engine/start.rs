@@ -3,8 +3,8 @@
 //!
 //! | journal against board | what it means | what is done |
 //! |---|---|---|
-//! | head < seen | the store is older than what this node has seen | STORE_ROLLBACK, signs nothing |
-//! | board's generation < acknowledged | the same | STORE_ROLLBACK, signs nothing |
+//! | head < seen | the store is older than what this node has seen | STORE_ROLLBACK, signs nothing, its boot neither |
+//! | board's generation < acknowledged | the same | the same |
 //! | board's generation > journal's | journal lost or restored | quarantine: signs nothing for vote timeout + 4 × skew, then adopts |
 //! | else | a plain restart | no wait |
 
@@ -32,6 +32,8 @@ pub(super) enum Phase {
     Booting,
     /// Everything is as it should be.
     InService,
+    /// The board is not the one that this node has seen: nothing is put on it.
+    Halted,
 }
 
 impl Engine {
@@ -44,9 +46,8 @@ impl Engine {
                 self.out.push(Effect::ReadHead { ticket });
                 self.wake_at(Timer::Start, now.mono_ms + RETRY_MS);
             }
-            Phase::CatchingUp(_) => {}
             Phase::Booting => self.put_boot(now),
-            Phase::InService => {}
+            Phase::CatchingUp(_) | Phase::InService | Phase::Halted => {}
         }
     }
 
@@ -98,6 +99,12 @@ impl Engine {
         } else if on_board > self.durable.generation && self.signing == Signing::Open {
             self.quarantine(now);
         }
+        if matches!(self.signing, Signing::Stopped(_)) {
+            // What the journal knows of the right board must not be forgotten for
+            // this one.
+            self.phase = Phase::Halted;
+            return;
+        }
         self.generation = on_board.max(self.durable.generation).saturating_add(1);
         // The journal keeps its old generation while in quarantine: a node that
         // stops meanwhile starts the whole wait again.
@@ -131,6 +138,10 @@ impl Engine {
     }
 
     fn put_boot(&mut self, now: Now) {
+        if matches!(self.signing, Signing::Stopped(_)) {
+            self.phase = Phase::Halted;
+            return;
+        }
         let body = BootBody {
             generation: self.generation,
             time_ms: now.wall_ms,
@@ -144,7 +155,7 @@ impl Engine {
     }
 
     pub(super) fn boot_signed(&mut self, now: Now, boot: wire::SignedStatement) {
-        if self.phase == Phase::Booting {
+        if self.phase == Phase::Booting && !matches!(self.signing, Signing::Stopped(_)) {
             self.boots.push(boot.statement.clone());
             let op = wire::BootOp { boot: Some(boot) };
             self.propose(now, Pending::ProposeBoot, wire::board_op::Op::Boot(op));
@@ -173,7 +184,7 @@ impl Engine {
             // What could not be done before it was in service is done now.
             self.touched.extend(self.locals.keys().cloned());
             self.durable.acknowledged = generation;
-            if !matches!(self.signing, Signing::Quarantined { .. }) {
+            if self.signing == Signing::Open {
                 self.persist(Record::Generation {
                     generation,
                     acknowledged: generation,
