@@ -117,10 +117,14 @@ fn json(tally: &Tally, seconds: f64) -> serde_json::Value {
 fn print(tally: &Tally, seconds: f64) {
     for found in &tally.failures {
         let failure = &found.failure;
-        let (seed, family) = (found.seed, found.family.name());
         println!(
-            "seed {seed} ({family}): {} at {} ms: {}\n  quorate sim --seed {seed} --scenario {family} --trace",
-            failure.invariant, failure.at_ms, failure.detail
+            "seed {} ({}): {} at {} ms: {}\n  {}",
+            found.seed,
+            found.family.name(),
+            failure.invariant,
+            failure.at_ms,
+            failure.detail,
+            found.replay()
         );
     }
     println!(

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use quorate_sim::hunt::{Runner, Size};
-use quorate_sim::plan::draw::{self, Family};
 use quorate_sim::plan::{Plan, shrink};
 use quorate_sim::world::Failure as Broke;
 use serde_json::{Value, json};
@@ -137,15 +136,6 @@ pub(super) fn broken(broke: &Broke) -> String {
     }
 }
 
-/// The command that runs a seed's schedule, without `--trace`.
-pub(super) fn replay(seed: u64, family: Family) -> String {
-    if draw::family(seed) == family {
-        format!("quorate sim --seed {seed}")
-    } else {
-        format!("quorate sim --seed {seed} --scenario {}", family.name())
-    }
-}
-
 /// The smallest plan that breaks the same invariant, as far as it was looked for, and
 /// what it breaks.
 fn shrunk(plan: &Arc<Plan>, broke: &Broke, runner: &mut Runner) -> (Plan, Broke) {
@@ -218,7 +208,7 @@ mod tests {
     fn what_is_written_down_can_be_read_back() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("new/failed-7.txt");
-        let plan = draw::plan(7);
+        let plan = quorate_sim::plan::draw::plan(7);
         write(&file, 7, &plan, &broke(), "quorate sim --seed 7").expect("a file");
         let text = std::fs::read_to_string(&file).expect("a file");
         assert!(text.starts_with("# seed: 7 (quorate sim --seed 7)\n# invariant: agreement ("));
@@ -227,15 +217,9 @@ mod tests {
 
     #[test]
     fn a_failure_names_the_commands_that_replay_it() {
-        let natural = draw::family(7);
-        assert_eq!(replay(7, natural), "quorate sim --seed 7");
-        let other = Family::ALL.iter().find(|family| **family != natural);
-        let other = *other.expect("another one");
-        let expected = format!("quorate sim --seed 7 --scenario {}", other.name());
-        assert_eq!(replay(7, other), expected);
         let failed = Failed {
             broke: broke(),
-            replay: replay(7, natural),
+            replay: "quorate sim --seed 7".into(),
             shrunk: Some(Shrunk {
                 file: "x/failed-7.txt".into(),
                 before: "5 nodes".into(),

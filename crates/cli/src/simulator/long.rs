@@ -9,7 +9,7 @@ use quorate_sim::hunt::{Count, Found, Hunt, Runner, Size, Tally, many};
 use quorate_sim::plan::draw::{self, Family};
 use serde_json::{Value, json};
 
-use super::failed::{Failed, Folder, broken, replay};
+use super::failed::{Failed, Folder, broken};
 use super::progress::{Progress, per_second};
 use super::{counted, grouped};
 use crate::failure::{Failure, Outcome};
@@ -143,7 +143,7 @@ fn tell(tally: &Tally, folder: &Folder, out: Out) -> BTreeMap<u64, Failed> {
     let mut told = BTreeMap::new();
     for found in firsts {
         let plan = Arc::new(draw::of_family(found.seed, found.family));
-        let replay = format!("{} --trace", replay(found.seed, found.family));
+        let replay = found.replay();
         let failed = Failed::shrunk(&plan, &found.failure, replay, folder, &mut runner, out);
         told.insert(found.after, failed);
     }
@@ -152,10 +152,7 @@ fn tell(tally: &Tally, folder: &Folder, out: Out) -> BTreeMap<u64, Failed> {
 
 fn failure_json(found: &Found, told: &BTreeMap<u64, Failed>) -> Value {
     let failed = told.get(&found.after).cloned();
-    let failed = failed.unwrap_or_else(|| {
-        let replay = format!("{} --trace", replay(found.seed, found.family));
-        Failed::as_it_is(&found.failure, replay)
-    });
+    let failed = failed.unwrap_or_else(|| Failed::as_it_is(&found.failure, found.replay()));
     let mut json = failed.json();
     json["seed"] = found.seed.into();
     json["scenario"] = found.family.name().into();
@@ -261,11 +258,8 @@ fn print_failures(tally: &Tally, told: &BTreeMap<u64, Failed>, out: Out) {
         out.line(out.pairs(rows));
     }
     for found in others.iter().take(MOST_NAMED) {
-        let replay = replay(found.seed, found.family);
-        out.line(format!(
-            "also failed: {replay} --trace   {}",
-            broken(&found.failure)
-        ));
+        let broken = broken(&found.failure);
+        out.line(format!("also failed: {}   {broken}", found.replay()));
     }
     if others.len() > MOST_NAMED {
         let more = counted((others.len() - MOST_NAMED) as u64, "other", "others");

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use quorate_consensus::wire::{DissentPolicy, SilencePolicy};
 use quorate_sim::golden::{self, Script};
-use quorate_sim::hunt::{Runner, Size};
+use quorate_sim::hunt::{Runner, Size, command};
 use quorate_sim::plan::draw::{self, Family};
 use quorate_sim::plan::text::PlanTextError;
 use quorate_sim::plan::{Plan, Shape};
 use quorate_sim::world::Outcome as Came;
 use serde_json::json;
 
-use super::failed::{self, Failed, Folder};
+use super::failed::{Failed, Folder};
 use super::{Long, counted};
 use crate::failure::{Failure, Outcome};
 use crate::files;
@@ -235,15 +235,15 @@ impl One {
 
     /// The command that runs it again.
     fn replay(&self, trace: bool) -> String {
-        let mut command = match &self.source {
-            Source::Seed(family) => failed::replay(self.plan.seed, *family),
+        let mut line = match &self.source {
+            Source::Seed(family) => command(self.plan.seed, *family),
             Source::Script(name) => format!("quorate sim --scenario {name}"),
             Source::File(name) => format!("quorate sim --script {name}"),
         };
         if trace {
-            command += " --trace";
+            line += " --trace";
         }
-        command
+        line
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate_sim::hunt::Tally;
 
-use super::failed::{broken, replay};
+use super::failed::broken;
 use super::long::span;
 use super::{counted, grouped};
 use crate::output::Out;
@@ -55,8 +55,8 @@ impl Progress {
         for found in tally.failures.iter().skip(state.told) {
             state.told += 1;
             if state.told <= MOST_TOLD {
-                let replay = replay(found.seed, found.family);
-                self.note(&format!("failed: {replay}   {}", broken(&found.failure)));
+                let broken = broken(&found.failure);
+                self.note(&format!("failed: {}   {broken}", found.replay()));
             }
         }
         if let Some(bar) = &self.bar {

@@ -18,7 +18,7 @@ use crate::world::{Outcome, World};
 
 pub use many::{Hunt, many};
 pub use panics::PANIC;
-pub use tally::{Count, Found, Size, Tally};
+pub use tally::{Count, Found, Size, Tally, command};
 
 /// How many clusters a runner keeps: a long hunt meets some 17,000.
 const KEPT: usize = 256;

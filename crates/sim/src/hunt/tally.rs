@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::plan::draw::Family;
+use crate::plan::draw::{self, Family};
 use crate::plan::{Act, Disk, Plan};
 use crate::world::{Failure, Outcome};
 
@@ -17,6 +17,22 @@ pub struct Found {
     pub after: u64,
     /// What broke.
     pub failure: Failure,
+}
+
+impl Found {
+    /// The command that tells its story.
+    pub fn replay(&self) -> String {
+        format!("{} --trace", command(self.seed, self.family))
+    }
+}
+
+/// The command that runs the schedule of a seed in a family.
+pub fn command(seed: u64, family: Family) -> String {
+    if draw::family(seed) == family {
+        format!("quorate sim --seed {seed}")
+    } else {
+        format!("quorate sim --seed {seed} --scenario {}", family.name())
+    }
 }
 
 /// What the schedules of one family came to.
@@ -195,5 +211,23 @@ impl Tally {
 fn once_each(counts: &mut BTreeMap<&'static str, u64>, names: impl Iterator<Item = &'static str>) {
     for name in names.collect::<BTreeSet<_>>() {
         *counts.entry(name).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_in_its_own_family_needs_no_scenario() {
+        for family in Family::ALL {
+            let command = command(7, *family);
+            let rest = command.strip_prefix("quorate sim --seed 7");
+            let expected = match draw::family(7) == *family {
+                true => String::new(),
+                false => format!(" --scenario {}", family.name()),
+            };
+            assert_eq!(rest, Some(&*expected));
+        }
     }
 }
