@@ -3,9 +3,12 @@
 
 mod world;
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use quorate_consensus::Domain;
 use quorate_consensus::wire::{BallotState, OperatorActKind};
-use quorate_engine::{Alert, Effect, Wait};
+use quorate_engine::{Alert, AuditAsk, Effect, Wait};
 use quorate_testkit::{Cluster, Options, number, ops, tx};
 use world::{OnChain, World};
 
@@ -139,6 +142,43 @@ fn a_lease_is_advice_and_never_a_right() {
     assert!(lease.is_some_and(|lease| lease.until_ms > world.wall()));
     assert_eq!(world.state(&id), Some(BallotState::Confirmed));
     assert_eq!(world.chain.included.len(), 1);
+}
+
+#[test]
+fn who_loses_patience_with_a_lease_goes_by_rank() {
+    let mut world = four();
+    let id = tx("tx_001");
+    let hog = world.cluster.node_id(3);
+    world.kill(3);
+    let walkers = Rc::new(RefCell::new(Vec::new()));
+    let seen = walkers.clone();
+    world.crash = Some(Box::new(move |node, effect| {
+        if let Effect::Audit {
+            ask: AuditAsk::Pending { .. },
+            ..
+        } = effect
+        {
+            seen.borrow_mut().push(node);
+        }
+        false
+    }));
+    for i in 0..3 {
+        world.submit(i, &id, number(42), Wait::Recorded);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Submitted));
+    let mut waited = 0;
+    while walkers.borrow().is_empty() {
+        if waited % 10_000 == 0 {
+            world.write(&ops::lease(&id, &hog, 60_000)).unwrap();
+        }
+        world.run(1);
+        waited += 1;
+        assert!(waited < 70_000, "nobody loses patience");
+    }
+    assert!(waited >= 60_000, "after {waited} ms");
+    world.run(200);
+    assert_eq!(walkers.borrow().len(), 1, "{walkers:?}");
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
 }
 
 #[test]

@@ -170,8 +170,9 @@ impl Engine {
                 Step::Idle => {
                     let delay = self.rank(tx_id.as_str()) * self.stagger_ms();
                     let submission = &mut self.locals.get_mut(tx_id)?.submission;
-                    submission.begun_mono = now.mono_ms;
-                    submission.pause_until = now.mono_ms + delay;
+                    // The rank tells those apart, too, who lose patience with a lease.
+                    submission.begun_mono = now.mono_ms + delay;
+                    submission.pause_until = submission.begun_mono;
                     submission.go(Step::Lease);
                 }
                 Step::Lease => {
