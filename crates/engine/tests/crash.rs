@@ -413,6 +413,7 @@ fn a_vote_outlives_an_absence_of_the_board() {
     assert_eq!(world.state(&id), None);
     world.board_away = false;
     world.until(|w| w.state(&id).is_some());
+    world.run(10);
     let again = world.submit(0, &id, number(1), Wait::Recorded);
     world.run(100);
     assert!(world.answer(again).as_ref().unwrap().repeated);

@@ -348,3 +348,23 @@ fn an_end_that_is_not_proven_is_proven_after_a_restart() {
     world.heal();
     world.until(|w| w.board.ballot(&tx("tx_001")).unwrap().is_proven());
 }
+
+#[test]
+fn a_vote_that_the_board_had_not_is_no_repetition() {
+    let mut world = five();
+    let id = tx("tx_001");
+    let first = world.submit(0, &id, number(1), Wait::Recorded);
+    world.run(100);
+    let repeated = |w: &World, request| w.answer(request).as_ref().unwrap().repeated;
+    assert!(!repeated(&world, first));
+    let again = world.submit(0, &id, number(1), Wait::Recorded);
+    world.run(100);
+    assert!(repeated(&world, again));
+    // Alone it expires; the guard remains, and the board has nothing.
+    world.until(|w| w.state(&id).is_none());
+    world.run(100);
+    let anew = world.submit(0, &id, number(1), Wait::Recorded);
+    world.run(100);
+    assert!(!repeated(&world, anew));
+    assert!(world.state(&id).is_some());
+}

@@ -76,14 +76,13 @@ impl Engine {
             });
         }
         let (choice, vote) = handed;
-        let repeated = match self.first_choice(&tx_id) {
+        match self.first_choice(&tx_id) {
             Some(first) if first != choice => return Err(Reject::SecondChoice { tx_id, first }),
-            Some(_) => true,
-            None => false,
-        };
-        if !repeated {
-            self.may_start(now, &tx_id, vote.as_ref())?;
+            Some(_) => {}
+            None => self.may_start(now, &tx_id, vote.as_ref())?,
         }
+        // A guard alone is no vote on the board: it expired, or never came there.
+        let repeated = self.own_recorded(&tx_id).is_some();
         let waiting = Waiting {
             tx_id: tx_id.clone(),
             wait: submit.wait,
@@ -95,15 +94,14 @@ impl Engine {
             self.requests.insert(request, waiting);
             return Ok(());
         }
-        let recorded = self.own_recorded(&tx_id).is_some();
-        if !recorded && let Some(ban) = self.own_ban() {
+        if !repeated && let Some(ban) = self.own_ban() {
             return Err(ban);
         }
         let signing = self
             .locals
             .get(&tx_id)
             .is_some_and(|l| l.signing_vote || l.own_vote.is_some());
-        if !recorded && !signing {
+        if !repeated && !signing {
             self.begin_vote(now, &tx_id, choice, vote)?;
         }
         self.requests.insert(request, waiting);
