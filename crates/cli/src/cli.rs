@@ -17,7 +17,8 @@ Examples:
   quorate vote --tx-id tx_001 --value 42 --node node1,node2,node3,node4
   quorate status tx_001
   quorate certificate tx_001 -o tx_001.proof
-  quorate verify tx_001.proof --cluster-id <64 hex digits>";
+  quorate verify tx_001.proof --cluster-id <64 hex digits>
+  quorate sim                                   hunts for faults in a simulated world";
 
 /// Lets N independent trustees decide, submits what t of them agree on exactly once,
 /// and proves who lied.
