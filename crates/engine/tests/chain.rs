@@ -104,6 +104,21 @@ fn a_reorganisation_undoes_and_the_same_bytes_go_again() {
 }
 
 #[test]
+fn after_a_reorganisation_it_is_looked_at_often_again() {
+    let mut world = four();
+    let id = decide(&mut world, "tx_001");
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.run(1_000);
+    let nonce = *world.chain.included.keys().next().unwrap();
+    world.chain.included.remove(&nonce);
+    world.until(|w| w.state(&id) == Some(BallotState::Submitted));
+    let undone = world.wall();
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    let took = world.wall() - undone;
+    assert!(took < 5_000, "{took} ms");
+}
+
+#[test]
 fn a_reverted_transaction_fails_the_ballot() {
     let mut world = four();
     let id = decide(&mut world, "tx_001");

@@ -194,6 +194,11 @@ impl Engine {
             }
         }
         let undone = state == wire::BallotState::Submitted && is_final(changed.from());
+        if undone && let Some(local) = self.locals.get_mut(tx_id) {
+            // Looked at seldom since it was concluded.
+            local.look_mono = None;
+            local.look_after_ms = 0;
+        }
         if (state == wire::BallotState::Failed || undone) && self.is_live() {
             self.alert(Alert::Submission {
                 tx_id: tx_id.clone(),
