@@ -42,8 +42,8 @@ pub(crate) struct One {
 enum Source {
     /// Its seed, in a family.
     Seed(Family),
-    /// A script by its name.
-    Script(&'static str),
+    /// A script that comes with the program.
+    Script(Script),
     /// A file, as it was named.
     File(String),
 }
@@ -61,7 +61,7 @@ impl Wanted {
     /// When its text is no plan.
     pub(crate) fn script(script: Script, trace: bool) -> Outcome<Self> {
         let plan = script.plan().map_err(|e| no_plan(script.name, &e))?;
-        Ok(Self::one(plan, Source::Script(script.name), trace))
+        Ok(Self::one(plan, Source::Script(script), trace))
     }
 
     /// A script in a file.
@@ -111,6 +111,12 @@ fn no_plan(name: &str, error: &PlanTextError) -> Failure {
 
 impl One {
     fn run(self, folder: &Folder, out: Out) -> Outcome {
+        let mut rows = self.rows();
+        if self.trace {
+            // Whoever reads a story wants to know first who is in it.
+            out.line(out.pairs(rows));
+            rows = Vec::new();
+        }
         let began = Instant::now();
         let mut runner = Runner::default();
         let (came, story) = match self.trace {
@@ -124,59 +130,35 @@ impl One {
         // Who reads a story has the schedule in hand already.
         let seeded = matches!(self.source, Source::Seed(_));
         let failed = came.failure.as_ref().map(|failure| {
-            let replay = self.replay(true);
+            let replay = self.replay();
             match seeded && !self.trace {
                 true => Failed::shrunk(&self.plan, failure, replay, folder, &mut runner, out),
                 false => Failed::as_it_is(failure, replay),
             }
         });
-        self.print(&came, failed.as_ref(), took, &story.lines, out);
+        self.print_json(&came, failed.as_ref(), took, &story.lines, out);
+        rows.push(("took", Tone::Plain, took_text(&came, took)));
+        match &failed {
+            None => rows.push(("outcome", Tone::Good, "all that must hold held".to_owned())),
+            Some(failed) => rows.extend(failed.rows()),
+        }
+        out.line(out.pairs(rows));
         match failed {
-            None => Ok(()),
             Some(failed) => Err(failed.error("the schedule failed", !self.trace)),
+            None => {
+                if !self.trace {
+                    out.line(format!("Its story: {}", self.replay()));
+                }
+                Ok(())
+            }
         }
     }
 
-    fn print(
-        &self,
-        came: &Came,
-        failed: Option<&Failed>,
-        took: Duration,
-        story: &[String],
-        out: Out,
-    ) {
-        let size = Size::of(&self.plan);
-        let shape = &self.plan.shape;
-        let liars = self.plan.liars.iter();
-        let liars = liars.map(|(member, kind)| (shape.node_id(*member), kind.name()));
+    /// Who is in it, and what.
+    fn rows(&self) -> Vec<(&'static str, Tone, String)> {
+        let (size, shape) = (Size::of(&self.plan), &self.plan.shape);
+        let liars = self.liars().map(|(node, kind)| format!("{node} {kind}"));
         let liars: Vec<_> = liars.collect();
-        out.json_pretty(&json!({
-            "seed": self.plan.seed,
-            "scenario": self.scenario(),
-            "holds": failed.is_none(),
-            "failure": failed.map(Failed::json),
-            "nodes": shape.nodes,
-            "threshold": shape.threshold,
-            "liars": liars.iter().map(|(node, kind)| json!({ "node_id": node, "kind": kind }))
-                .collect::<Vec<_>>(),
-            "ballots": size.ballots,
-            "faults": size.faults,
-            "restarts": size.restarts,
-            "events": came.events,
-            "simulated_ms": came.took_ms,
-            "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            "fingerprint": format!("{:016x}", came.fingerprint),
-            "replay": self.replay(true),
-            "script": self.plan.to_string(),
-            "story": self.trace.then_some(story),
-        }));
-        if self.trace {
-            out.line("");
-        }
-        let liars: Vec<_> = liars
-            .iter()
-            .map(|(node, kind)| format!("{node} {kind}"))
-            .collect();
         let liars = match liars.is_empty() {
             true => "none".to_owned(),
             false => liars.join(", "),
@@ -187,33 +169,55 @@ impl One {
             counted(size.faults, "fault", "faults"),
             counted(size.restarts, "restart", "restarts"),
         );
-        let took = format!(
-            "{} of the engines in {:.1} simulated seconds; {:.2} s here",
-            counted(came.events, "event", "events"),
-            came.took_ms as f64 / 1e3,
-            took.as_secs_f64()
-        );
-        let mut rows = vec![
+        vec![
             ("schedule", Tone::Plain, self.scenario_text()),
             ("trustees", Tone::Plain, shape_text(shape)),
             ("liars", Tone::Plain, liars),
             ("in it", Tone::Plain, in_it),
-            ("took", Tone::Plain, took),
-        ];
-        match failed {
-            None => rows.push(("outcome", Tone::Good, "all that must hold held".to_owned())),
-            Some(failed) => rows.extend(failed.rows()),
-        }
-        out.line(out.pairs(rows));
-        if failed.is_none() && !self.trace {
-            out.line(format!("Its story: {}", self.replay(true)));
-        }
+        ]
+    }
+
+    fn liars(&self) -> impl Iterator<Item = (String, &'static str)> {
+        let liars = self.plan.liars.iter();
+        liars.map(|(member, kind)| (self.plan.shape.node_id(*member), kind.name()))
+    }
+
+    fn print_json(
+        &self,
+        came: &Came,
+        failed: Option<&Failed>,
+        took: Duration,
+        story: &[String],
+        out: Out,
+    ) {
+        let (size, shape) = (Size::of(&self.plan), &self.plan.shape);
+        let liars = self.liars();
+        let liars = liars.map(|(node, kind)| json!({ "node_id": node, "kind": kind }));
+        out.json_pretty(&json!({
+            "seed": self.plan.seed,
+            "scenario": self.scenario(),
+            "holds": failed.is_none(),
+            "failure": failed.map(Failed::json),
+            "nodes": shape.nodes,
+            "threshold": shape.threshold,
+            "liars": liars.collect::<Vec<_>>(),
+            "ballots": size.ballots,
+            "faults": size.faults,
+            "restarts": size.restarts,
+            "events": came.events,
+            "simulated_ms": came.took_ms,
+            "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "fingerprint": format!("{:016x}", came.fingerprint),
+            "replay": self.replay(),
+            "script": self.plan.to_string(),
+            "story": self.trace.then_some(story),
+        }));
     }
 
     fn scenario(&self) -> String {
         match &self.source {
             Source::Seed(family) => family.name().to_owned(),
-            Source::Script(name) => (*name).to_owned(),
+            Source::Script(script) => script.name.to_owned(),
             Source::File(name) => name.clone(),
         }
     }
@@ -228,23 +232,29 @@ impl One {
                     family.about()
                 )
             }
-            Source::Script(name) => format!("script {name}"),
+            Source::Script(script) => format!("script {}: {}", script.name, script.about()),
             Source::File(name) => format!("script {name}"),
         }
     }
 
-    /// The command that runs it again.
-    fn replay(&self, trace: bool) -> String {
-        let mut line = match &self.source {
+    /// The command that runs it again and tells its story.
+    fn replay(&self) -> String {
+        let command = match &self.source {
             Source::Seed(family) => command(self.plan.seed, *family),
-            Source::Script(name) => format!("quorate sim --scenario {name}"),
+            Source::Script(script) => format!("quorate sim --scenario {}", script.name),
             Source::File(name) => format!("quorate sim --script {name}"),
         };
-        if trace {
-            line += " --trace";
-        }
-        line
+        format!("{command} --trace")
     }
+}
+
+fn took_text(came: &Came, took: Duration) -> String {
+    format!(
+        "{} of the engines in {:.1} simulated seconds; {:.2} s here",
+        counted(came.events, "event", "events"),
+        came.took_ms as f64 / 1e3,
+        took.as_secs_f64()
+    )
 }
 
 fn shape_text(shape: &Shape) -> String {

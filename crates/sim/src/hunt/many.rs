@@ -105,6 +105,8 @@ impl Shared<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
     use crate::hunt::Size;
     use crate::world::Failure;
@@ -160,6 +162,40 @@ mod tests {
             assert!(tally.schedules >= first.after, "{tally:?}");
             assert!(tally.schedules < 200, "{tally:?}");
         }
+    }
+
+    #[test]
+    fn an_earlier_seed_that_fails_later_is_the_first() {
+        let hunt = Hunt {
+            base: 0,
+            ..hunt(2, false)
+        };
+        // Seed 0 takes until seed 1 has failed.
+        let failed = AtomicBool::new(false);
+        let going = |tally: &Tally| {
+            failed.store(!tally.failures.is_empty(), Ordering::SeqCst);
+            true
+        };
+        let runner = || {
+            |plan: &Arc<Plan>| {
+                while plan.seed == 0 && !failed.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                let failure = Failure {
+                    invariant: "any",
+                    detail: String::new(),
+                    at_ms: 1,
+                };
+                Outcome {
+                    failure: Some(failure),
+                    ..Outcome::default()
+                }
+            }
+        };
+        let tally = many_by(&hunt, &going, &runner);
+        assert_eq!(tally.schedules, 2);
+        assert_eq!(tally.failures.len(), 1);
+        assert_eq!(tally.failures[0].seed, 0);
     }
 
     #[test]
