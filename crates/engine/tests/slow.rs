@@ -3,8 +3,11 @@
 
 mod world;
 
-use quorate_consensus::statement::AbortBody;
-use quorate_consensus::wire::{self, AbortReason, AccusationKind, BallotState, frame};
+use quorate_consensus::Domain;
+use quorate_consensus::statement::{self, AbortBody, ObservationBody};
+use quorate_consensus::wire::{
+    self, AbortReason, AccusationKind, BallotState, ChainOutcome, frame,
+};
 use quorate_engine::{Alert, Reject, Wait};
 use quorate_testkit::{Cluster, Options, number, ops, tx};
 use world::World;
@@ -314,4 +317,54 @@ fn entries_by_others_between_question_and_answer_are_no_rollback() {
             world.nodes[i].alerts
         );
     }
+}
+
+/// What was observed so far: outcome and round of each, by whomever.
+fn observed(world: &World) -> Vec<(ChainOutcome, u32)> {
+    let bodies = world.signed.iter().filter_map(|(_, domain, bytes)| {
+        let parse = || statement::parse::<ObservationBody>(bytes).unwrap().1;
+        (*domain == Domain::Observation).then(parse)
+    });
+    bodies.map(|body| (body.outcome, body.round)).collect()
+}
+
+#[test]
+fn a_look_from_before_the_end_undoes_nothing() {
+    let mut world = four();
+    let id = tx("tx_001");
+    for i in 0..3 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    // Node 3 hears that there is nothing when the others have concluded all.
+    world.look_ms[3] = 2_000;
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.run(5_000);
+    let undone = |(outcome, _): &(ChainOutcome, u32)| *outcome == ChainOutcome::Undone;
+    let said = observed(&world);
+    assert!(!said.iter().any(undone), "{said:?}");
+}
+
+#[test]
+fn a_look_from_before_a_reorganisation_confirms_nothing_after_it() {
+    let mut world = four();
+    let id = tx("tx_001");
+    for i in 0..3 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    // All look while it is there; node 3 hears of it when it is gone again.
+    world.until(|w| !w.chain.included.is_empty());
+    world.look_ms = vec![1_000, 1_000, 1_000, 9_000];
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.chain.included.clear();
+    world.chain.refuse = true;
+    world.look_ms = vec![1; 4];
+    for i in 0..3 {
+        world.restart(i);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Submitted));
+    world.run(9_000);
+    let said = observed(&world);
+    let after =
+        |(outcome, round): &(ChainOutcome, u32)| *outcome == ChainOutcome::Confirmed && *round > 0;
+    assert!(!said.iter().any(after), "{said:?}");
 }

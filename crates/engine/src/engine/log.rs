@@ -194,10 +194,15 @@ impl Engine {
             }
         }
         let undone = state == wire::BallotState::Submitted && is_final(changed.from());
-        if undone && let Some(local) = self.locals.get_mut(tx_id) {
-            // Looked at seldom since it was concluded.
-            local.look_mono = None;
-            local.look_after_ms = 0;
+        if let Some(local) = self.locals.get_mut(tx_id) {
+            // A look under way is from before: its answer, taken for what the chain
+            // shows now, would undo what was concluded, or confirm what is gone.
+            local.looking = None;
+            if undone {
+                // Looked at seldom since it was concluded.
+                local.look_mono = None;
+                local.look_after_ms = 0;
+            }
         }
         if (state == wire::BallotState::Failed || undone) && self.is_live() {
             self.alert(Alert::Submission {

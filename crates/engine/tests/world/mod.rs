@@ -124,6 +124,11 @@ pub(crate) struct World {
     pub(crate) sign_ms: u64,
     /// How long the journal takes to answer, in milliseconds.
     pub(crate) lookup_ms: u64,
+    /// How long the chain takes to answer each node's looks, the board to answer a
+    /// proposal, and to say where it ends, in milliseconds.
+    pub(crate) look_ms: Vec<u64>,
+    pub(crate) propose_ms: u64,
+    pub(crate) head_ms: u64,
     pub(crate) failing_signatures: u32,
     /// Which signatures of which domain were made by whom, by transaction-less bytes.
     pub(crate) signed: Vec<(usize, Domain, Vec<u8>)>,
@@ -169,6 +174,7 @@ impl World {
             .collect();
         Self {
             board: Board::new(cluster.rules().clone()),
+            look_ms: vec![HOP_MS; cluster.n()],
             cluster,
             nodes,
             log: Vec::new(),
@@ -182,6 +188,8 @@ impl World {
             board_away: false,
             sign_ms: HOP_MS,
             lookup_ms: HOP_MS,
+            propose_ms: HOP_MS,
+            head_ms: HOP_MS,
             failing_signatures: 0,
             signed: Vec::new(),
             mono: 0,
@@ -590,16 +598,20 @@ impl World {
                         }
                     }
                 };
-                self.post(HOP_MS, i, Event::Proposed { ticket, result });
+                self.post(self.propose_ms, i, Event::Proposed { ticket, result });
             }
             Effect::ReadHead { ticket } => {
                 let result = Ok(self.board.revision());
-                self.post(HOP_MS, i, Event::Head { ticket, result });
+                self.post(self.head_ms, i, Event::Head { ticket, result });
                 self.publish();
             }
             Effect::Chain { ticket, ask } => {
+                let delay = match ask {
+                    ChainAsk::Look { .. } => self.look_ms[i],
+                    _ => HOP_MS,
+                };
                 let answer = self.chain(ask);
-                self.post(HOP_MS, i, Event::Chain { ticket, answer });
+                self.post(delay, i, Event::Chain { ticket, answer });
             }
             Effect::Audit { ticket, ask } => {
                 let answer = self.audit(ask);
