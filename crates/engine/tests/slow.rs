@@ -368,3 +368,21 @@ fn a_look_from_before_a_reorganisation_confirms_nothing_after_it() {
         |(outcome, round): &(ChainOutcome, u32)| *outcome == ChainOutcome::Confirmed && *round > 0;
     assert!(!said.iter().any(after), "{said:?}");
 }
+
+#[test]
+fn an_answer_that_was_given_up_is_not_taken_for_the_one_asked_again() {
+    let mut world = four();
+    let id = tx("tx_001");
+    world.head_ms = 12_000;
+    for i in 0..3 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| !w.variants.is_empty());
+    world.run(5_000);
+    // The second question, after 10 s; its answer comes at 15 s.
+    world.head_ms = 5_000;
+    world.run(8_000);
+    assert!(world.chain.included.is_empty(), "sent on an old answer");
+    world.run(3_000);
+    assert_eq!(world.chain.included.len(), 1);
+}

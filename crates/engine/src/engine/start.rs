@@ -73,7 +73,7 @@ impl Engine {
                 {
                     self.store_is_older(now, head, asked.revision);
                 }
-                self.submission_head(now, &tx_id, result);
+                self.submission_head(now, ticket, &tx_id, result);
             }
             _ => {}
         }

@@ -93,6 +93,11 @@ impl Submission {
             .unwrap_or_default()
     }
 
+    /// Whether this is the question under way.
+    fn is_asked(&self, ticket: Ticket) -> bool {
+        self.asked.is_some_and(|(asked, _)| asked == ticket)
+    }
+
     fn go(&mut self, step: Step) {
         self.step = step;
         self.asked = None;
@@ -294,9 +299,16 @@ impl Engine {
         Some(again)
     }
 
-    pub(super) fn submission_head(&mut self, now: Now, tx_id: &TxId, head: Result<u64, String>) {
+    pub(super) fn submission_head(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        tx_id: &TxId,
+        head: Result<u64, String>,
+    ) {
+        // An answer that was waited for in vain may be old by now; it was asked again.
         if let Some(local) = self.locals.get_mut(tx_id)
-            && local.submission.step == Step::Head
+            && local.submission.is_asked(ticket)
         {
             match head {
                 Ok(head) => local.submission.go(Step::Awaiting(head)),
@@ -312,10 +324,7 @@ impl Engine {
         };
         let mut alert = None;
         if let Some(local) = self.locals.get_mut(&tx_id)
-            && local
-                .submission
-                .asked
-                .is_some_and(|(asked, _)| asked == ticket)
+            && local.submission.is_asked(ticket)
         {
             let submission = &mut local.submission;
             let step = submission.step;
@@ -364,11 +373,7 @@ impl Engine {
         let Some(local) = self.locals.get_mut(tx_id) else {
             return;
         };
-        if local
-            .submission
-            .asked
-            .is_none_or(|(asked, _)| asked != ticket)
-        {
+        if !local.submission.is_asked(ticket) {
             return;
         }
         let submission = &mut local.submission;
