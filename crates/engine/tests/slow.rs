@@ -386,3 +386,23 @@ fn an_answer_that_was_given_up_is_not_taken_for_the_one_asked_again() {
     world.run(3_000);
     assert_eq!(world.chain.included.len(), 1);
 }
+
+#[test]
+fn an_answer_to_an_earlier_try_does_not_turn_a_recorded_vote_away() {
+    let mut world = four();
+    let id = tx("tx_001");
+    world.board_away = true;
+    world.propose_ms = 1_500;
+    let waiting = world.submit(0, &id, number(1), Wait::Confirmed);
+    world.run(100);
+    world.board_away = false;
+    world.propose_ms = 1;
+    world.run(2_000);
+    for i in 1..3 {
+        world.submit(i, &id, number(1), Wait::Recorded);
+    }
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.run(10);
+    let answer = world.answer(waiting);
+    assert!(answer.is_ok(), "{answer:?}");
+}

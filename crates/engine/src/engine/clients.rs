@@ -7,6 +7,7 @@ use quorate_consensus::wire::{self, BallotState, VoteRecorded};
 use quorate_consensus::{Choice, Domain, NodeId, TxId};
 
 use super::local::{Held, Journal, Local};
+use super::verdicts::digest_of;
 use super::{Engine, Pending, Signing, Timer, Waiting};
 use crate::api::{
     Answer, Effect, Handed, Now, ProposeError, Proposed, Record, Reject, RequestId, Submit, Wait,
@@ -323,11 +324,11 @@ impl Engine {
         }
         if now.mono_ms >= local.own_vote_mono {
             local.own_vote_mono = again;
+            let pending = Pending::ProposeOwnVote(tx_id.clone(), digest_of(&vote));
             let op = wire::RecordVoteOp {
                 vote: Some(vote),
                 only_first: true,
             };
-            let pending = Pending::ProposeOwnVote(tx_id.clone());
             self.propose(now, pending, wire::board_op::Op::RecordVote(op));
             return Some(again);
         }
@@ -338,8 +339,15 @@ impl Engine {
     pub(super) fn own_vote_proposed(
         &mut self,
         tx_id: &TxId,
+        digest: [u8; 32],
         result: Result<Proposed, ProposeError>,
     ) {
+        // The board has a vote by now, or another one is on its way: nobody waits for
+        // this answer.
+        let awaited = self.locals.get(tx_id).and_then(|l| l.own_vote.as_ref());
+        if awaited.is_none_or(|vote| digest_of(vote) != digest) {
+            return;
+        }
         let reject = match result {
             // The entry itself is what counts; it comes through the log.
             Ok(_) => return,

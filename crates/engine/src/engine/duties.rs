@@ -355,7 +355,9 @@ impl Engine {
             }
         }
         match asked.what {
-            Pending::ProposeOwnVote(tx_id) => self.own_vote_proposed(&tx_id, result),
+            Pending::ProposeOwnVote(tx_id, digest) => {
+                self.own_vote_proposed(&tx_id, digest, result);
+            }
             Pending::ProposeHeld(tx_id, digest) => {
                 // What the board refuses it would refuse again and again; a peer
                 // that still has it may bring it back.

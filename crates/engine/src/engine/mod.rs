@@ -82,8 +82,9 @@ enum Pending {
     SignBoot(Vec<u8>),
     SignHello(StreamId, Vec<u8>),
     ProposeDuty(Option<(TxId, duties::Duty)>),
-    ProposeOwnVote(TxId),
-    /// A held vote, by the digest of its statement and signature.
+    // A vote by the digest of its statement and signature: by the time of the answer
+    // another may be on its way.
+    ProposeOwnVote(TxId, [u8; 32]),
     ProposeHeld(TxId, [u8; 32]),
     ProposeBoot,
     Lookup(TxId),
