@@ -406,3 +406,21 @@ fn an_answer_to_an_earlier_try_does_not_turn_a_recorded_vote_away() {
     let answer = world.answer(waiting);
     assert!(answer.is_ok(), "{answer:?}");
 }
+
+#[test]
+fn who_asked_for_another_choice_than_the_board_has_is_told_so() {
+    let mut world = four();
+    let id = tx("tx_001");
+    world.sign_ms = 500;
+    let waiting = world.submit(0, &id, number(1), Wait::Recorded);
+    world.run(100);
+    // The vote key is used elsewhere meanwhile.
+    let vote = world.cluster.vote(0, &id, number(2), world.wall());
+    world.write(&ops::record_vote(vote)).unwrap();
+    world.run(1_000);
+    let answer = world.answer(waiting);
+    assert!(
+        matches!(answer, Err(Reject::SecondChoice { first, .. }) if *first == number(2).into()),
+        "{answer:?}"
+    );
+}

@@ -86,6 +86,7 @@ impl Engine {
         let repeated = self.own_recorded(&tx_id).is_some();
         let waiting = Waiting {
             tx_id: tx_id.clone(),
+            choice: choice.clone(),
             wait: submit.wait,
             repeated,
         };
@@ -432,11 +433,13 @@ impl Engine {
         let Some(ballot) = self.board.ballot(tx_id) else {
             return;
         };
-        let Some(vote) = self.own_recorded(tx_id).map(|vote| vote.signed.clone()) else {
+        let Some(vote) = self.own_recorded(tx_id).cloned() else {
             return;
         };
+        let first = vote.body.choice;
         let state = ballot.state;
-        let reached = |wait: Wait| match wait {
+        let reached = |waiting: &Waiting| match waiting.wait {
+            _ if waiting.choice != first => true,
             Wait::Recorded => true,
             Wait::Decided => !matches!(
                 state,
@@ -447,7 +450,7 @@ impl Engine {
         let ready: Vec<_> = local
             .waiters
             .iter()
-            .filter(|request| self.requests.get(request).is_none_or(|w| reached(w.wait)))
+            .filter(|request| self.requests.get(request).is_none_or(reached))
             .copied()
             .collect();
         for request in ready {
@@ -458,12 +461,19 @@ impl Engine {
             else {
                 continue;
             };
-            let answer = Answer {
-                ballot: view,
-                vote: vote.clone(),
-                repeated: waiting.repeated,
+            let result = match waiting.choice == first {
+                true => Ok(Answer {
+                    ballot: view,
+                    vote: vote.signed.clone(),
+                    repeated: waiting.repeated,
+                }),
+                // It was signed elsewhere while this one waited.
+                false => Err(Reject::SecondChoice {
+                    tx_id: tx_id.clone(),
+                    first: first.clone(),
+                }),
             };
-            self.answer(request, Ok(answer));
+            self.answer(request, result);
         }
     }
 

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use quorate_consensus::ballot::is_final;
 use quorate_consensus::board::Board;
 use quorate_consensus::statement::{self, Body, KeyRole};
-use quorate_consensus::{NodeId, Rules, TxId, Verifier, wire};
+use quorate_consensus::{Choice, NodeId, Rules, TxId, Verifier, wire};
 
 use crate::api::{
     Alert, Answer, Durable, Effect, Event, Now, Record, Reject, RequestId, StreamId, Ticket,
@@ -109,6 +109,7 @@ struct Asked {
 #[derive(Clone, Debug)]
 struct Waiting {
     tx_id: TxId,
+    choice: Choice,
     wait: crate::api::Wait,
     repeated: bool,
 }
