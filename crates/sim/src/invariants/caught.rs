@@ -1,9 +1,9 @@
-//! "Any single honest node that has seen both statements" makes the evidence public:
-//! "Two choices signed by one trustee: DOUBLE_VOTING" (section 5, row 2), "Proven by
-//! signed statements … the board accepts the ban with the evidence in it".
+//! "Two choices signed by one trustee (an abstention is a choice)": DOUBLE_VOTING
+//! (section 5, row 2); "proven by signed statements: DOUBLE_VOTING (two), MINORITY_VOTE (t
+//! votes for v, and the other one) … The board accepts the ban with the evidence in it".
 //!
 //! Judged are two choices of which one is on the board while an honest engine was given
-//! the other, by an honest peer, in time, and lived to the end; dissent that is on the
+//! the other, by whomever, in time, and lived to the end; dissent that is on the
 //! board; and that whoever is convicted is banned.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use quorate_consensus::detector::{bans, contradict};
 use quorate_consensus::statement::VoteBody;
 use quorate_consensus::wire::board_event::Event as Happened;
-use quorate_consensus::wire::{Batch, ViolationType, frame};
+use quorate_consensus::wire::{Batch, ViolationType, frame, misbehaviour};
 use quorate_consensus::{NodeId, TxId};
 use quorate_engine::{Effect, Event, StreamId};
 use quorate_testkit::NOW;
@@ -31,8 +31,6 @@ const BAN_MS: u64 = 15_000;
 pub(super) struct Caught {
     /// Streams of each machine whose other end said hello.
     heard: BTreeSet<(usize, StreamId)>,
-    /// Who is at the other end.
-    peers: BTreeMap<StreamId, NodeId>,
     /// Machines that are in service.
     serving: BTreeSet<usize>,
     /// Votes of liars that a machine was given in time.
@@ -49,9 +47,6 @@ impl Invariant for Caught {
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {
         match what {
             Happening::Event { place, event } if !world.plan().liars.is_empty() => match event {
-                Event::StreamUp { stream, peer, .. } => {
-                    self.peers.insert(*stream, peer.clone());
-                }
                 Event::StreamDown { stream } => {
                     self.heard.remove(&(*place, *stream));
                 }
@@ -113,18 +108,27 @@ impl Invariant for Caught {
 impl Caught {
     /// A machine is given statements by a peer.
     fn hears(&mut self, world: &World, place: usize, stream: StreamId, batch: &Batch) {
-        let honest = |node_id: &NodeId| !world.is_liar_id(node_id);
         let taken = self.serving.contains(&place)
             && self.heard.contains(&(place, stream))
-            && !world.is_liar(place)
-            && self.peers.get(&stream).is_some_and(honest);
+            && !world.is_liar(place);
         if !taken {
             return;
         }
-        for signed in batch.votes.iter().filter_map(|traced| traced.vote.as_ref()) {
-            let Ok((by, body)) = verified::<VoteBody>(world, signed) else {
-                continue;
-            };
+        let doubles = batch.evidence.iter().filter_map(|lie| match &lie.kind {
+            Some(misbehaviour::Kind::DoubleVote(double)) => Some(double),
+            _ => None,
+        });
+        let shown = doubles.flat_map(|double| [&double.first, &double.second]);
+        let votes = batch.votes.iter().map(|traced| &traced.vote);
+        let mut good = Vec::new();
+        for signed in votes.chain(shown).flatten() {
+            match verified::<VoteBody>(world, signed) {
+                Ok(vote) => good.push(vote),
+                // Behind what is no good nothing is read.
+                Err(_) => break,
+            }
+        }
+        for (by, body) in good {
             if !world.is_liar_id(&by) {
                 continue;
             }

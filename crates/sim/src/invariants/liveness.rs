@@ -1,9 +1,12 @@
-//! "When the faults stop and t members live, everything that can decide does, everything
-//! that cannot is closed by its deadline, every reservation is confirmed or failed for a
-//! stated reason."
+//! "Every node that sees t re-verifies the ballot and proposes the move … no node is
+//! needed for it" (section 4): when the faults stop and t members live, everything that
+//! can decide does, everything that cannot is closed by its deadline, and every
+//! reservation is confirmed or failed for a stated reason.
 //!
 //! Asked while the store is honest, no more members lie than decisions bear (N − t, and
 //! fewer than t), t honest members are not banned, and an honest one holds the chain key.
+
+use std::collections::BTreeMap;
 
 use quorate_consensus::ballot::{Ballot, is_final};
 use quorate_consensus::wire::{BallotState, ChainOutcome};
@@ -16,11 +19,16 @@ use crate::world::World;
 /// it was undone.
 const NOTICED_MS: u64 = 40_000;
 
+/// A start takes so long at most.
+const START_MS: u64 = 10_000;
+
 /// What can end ends.
 #[derive(Default)]
 pub(super) struct Liveness {
     /// When the chain last took something back.
     undone_ms: Option<u64>,
+    /// When each machine's process last started.
+    started: BTreeMap<usize, u64>,
 }
 
 impl Invariant for Liveness {
@@ -29,8 +37,12 @@ impl Invariant for Liveness {
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {
-        if let Happening::Undone(_) = what {
-            self.undone_ms = Some(world.now_ms());
+        match what {
+            Happening::Undone(_) => self.undone_ms = Some(world.now_ms()),
+            Happening::Started { place } => {
+                self.started.insert(*place, world.now_ms());
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -48,7 +60,9 @@ impl Invariant for Liveness {
             let Some(engine) = place.engine() else {
                 continue;
             };
-            if !engine.is_in_service() {
+            let since = self.started.get(&index).copied().unwrap_or(0);
+            let since = since.max(world.plan().calm_ms);
+            if !engine.is_in_service() && world.now_ms() > since + START_MS {
                 return Err(format!("{name} is not in service"));
             }
             if let Some(why) = engine.signing_stopped(clocks(world, index))
