@@ -297,6 +297,8 @@ impl Engine {
             Err(why) => {
                 let why = format!("the vote key could not sign: {why}");
                 self.reject_waiters(tx_id, &unavailable("VOTE_KEY_AWAY", &why));
+                // Nobody waits any more: there may be nothing left to know about it.
+                self.touch(tx_id);
             }
         }
     }
@@ -384,6 +386,7 @@ impl Engine {
             local.own_vote = None;
         }
         self.reject_waiters(tx_id, &reject);
+        self.touch(tx_id);
     }
 
     /// The board shows a vote: the own one leaves the node now, and not before.

@@ -392,6 +392,11 @@ impl Engine {
 
     /// Everything that this node has said about unfinished ballots, to one peer.
     fn resend_everything(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.full) {
+            // What is said now would be lost: all of it when there is room.
+            stream.missed = true;
+            return;
+        }
         let mut batch = wire::Batch::default();
         let mut batches = Vec::new();
         let unfinished = self.locals.iter().filter(|(tx_id, local)| {
