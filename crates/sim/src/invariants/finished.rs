@@ -102,7 +102,8 @@ impl Finished {
     }
 }
 
-/// No engine signs a vote on what it knows to be over.
+/// No engine signs a vote on what it knows to be over: its end is on the board and its
+/// roll was called. Before that a slow trustee's vote is recorded as late (row 14).
 fn signs(world: &World, place: usize, statement: &[u8]) -> Result<(), String> {
     let parsed = parse::<VoteBody>(statement);
     let (_, body) = parsed.map_err(|error| format!("a vote: {error}"))?;
@@ -110,7 +111,7 @@ fn signs(world: &World, place: usize, statement: &[u8]) -> Result<(), String> {
     let place = &world.places()[place];
     let board = place.engine().map(|engine| engine.board());
     let state = board.and_then(|board| match board.ballot(tx_id) {
-        Some(ballot) => Some(ballot.state).filter(|state| is_final(*state)),
+        Some(ballot) => Some(ballot.state).filter(|state| is_final(*state) && ballot.roll_called),
         None => board.collected(tx_id),
     });
     let noted = place.journal().entries.get(tx_id);
