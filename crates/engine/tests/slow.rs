@@ -8,7 +8,7 @@ use quorate_consensus::statement::{self, AbortBody, ObservationBody};
 use quorate_consensus::wire::{
     self, AbortReason, AccusationKind, BallotState, ChainOutcome, frame,
 };
-use quorate_engine::{Alert, Reject, Wait};
+use quorate_engine::{Alert, Handed, Reject, Submit, Wait};
 use quorate_testkit::{Cluster, Options, number, ops, tx};
 use world::World;
 
@@ -288,9 +288,9 @@ fn a_store_put_back_is_noticed_when_it_has_a_vote_already() {
         .vote(0, &tx("tx_002"), number(1), world.wall());
     world.put_back_store(4);
     world.write(&ops::record_vote(vote.clone())).unwrap();
-    let submit = quorate_engine::Submit {
+    let submit = Submit {
         tx_id: None,
-        handed: quorate_engine::Handed::Statement(vote),
+        handed: Handed::Statement(vote),
         wait: Wait::Recorded,
     };
     world.hand_in(0, submit);
@@ -423,4 +423,39 @@ fn who_asked_for_another_choice_than_the_board_has_is_told_so() {
         matches!(answer, Err(Reject::SecondChoice { first, .. }) if *first == number(2).into()),
         "{answer:?}"
     );
+}
+
+#[test]
+fn a_statement_that_has_become_too_old_must_be_signed_again() {
+    let options = Options::default().times(20_000, 100, 1_000);
+    let mut world = World::new(Cluster::with(2, 1, options));
+    let id = tx("tx_001");
+    // It ends without having started, so no deadline closes it.
+    world.submit(1, &id, number(1), Wait::Recorded);
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.run(100);
+    let vote = world.cluster.vote(0, &id, number(1), world.wall());
+    let hand_in = |world: &mut World, signed| {
+        let submit = Submit {
+            tx_id: None,
+            handed: Handed::Statement(signed),
+            wait: Wait::Recorded,
+        };
+        let request = world.hand_in(0, submit);
+        world.run(100);
+        world.answer(request).clone()
+    };
+    world.board_away = true;
+    let first = hand_in(&mut world, vote.clone());
+    assert!(
+        matches!(first, Err(Reject::Unavailable { .. })),
+        "{first:?}"
+    );
+    world.run(30_000);
+    world.board_away = false;
+    // The guard holds its choice; but no repetition brings this one onto the board.
+    let again = hand_in(&mut world, vote);
+    assert!(matches!(again, Err(Reject::ClockOff { .. })), "{again:?}");
+    let fresh = world.cluster.vote(0, &id, number(1), world.wall());
+    assert!(hand_in(&mut world, fresh).is_ok());
 }

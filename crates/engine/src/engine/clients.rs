@@ -225,7 +225,7 @@ impl Engine {
             let tx_id = tx_id.clone();
             return Err(Reject::SecondChoice { tx_id, first });
         }
-        self.may_start(now, tx_id, None)?;
+        self.may_start(now, tx_id, handed.as_ref())?;
         if let Some(vote) = handed {
             self.guard(tx_id, choice, vote.signed.statement.clone());
             let local = self.local(now, tx_id);
