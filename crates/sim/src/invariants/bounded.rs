@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use quorate_consensus::wire::frame;
 use quorate_engine::{Effect, Event, StreamId};
 
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, honest_store};
 use crate::world::World;
 
 /// Memory, queues and timers are bounded by what is open.
@@ -70,6 +70,10 @@ fn judge(world: &World, place: usize) -> Result<(), String> {
     let Some(engine) = world.places()[place].engine() else {
         return Ok(());
     };
+    // On a store that lies an engine stops for good, with all that it holds.
+    if !honest_store(world) {
+        return Ok(());
+    }
     let load = engine.load();
     let open = engine.board().ballots().count();
     // A transaction is known because the board has it, a vote for it is on its

@@ -25,10 +25,11 @@ impl Invariant for Guard {
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {
-        // A vote leaves a node first in the operation that records it.
+        // A vote leaves a node first in the operation that records it; what others
+        // propose of it they have heard.
         let Happening::Effect {
-            place,
             effect: Effect::Propose { op, .. },
+            ..
         } = what
         else {
             return Ok(());
@@ -40,7 +41,7 @@ impl Invariant for Guard {
         let Ok((header, body)) = parse::<VoteBody>(&vote.statement) else {
             return Ok(());
         };
-        if world.is_liar(*place) || header.node_id != *world.node_id(*place) {
+        if world.is_liar_id(&header.node_id) {
             return Ok(());
         }
         let window = world.rules().vote_lifetime_ms();

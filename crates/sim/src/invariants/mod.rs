@@ -88,6 +88,8 @@ pub trait Invariant: Send {
 }
 
 mod ledger;
+#[cfg(test)]
+mod tests;
 
 /// The store keeps one board and shows it as it is.
 fn honest_store(world: &World) -> bool {

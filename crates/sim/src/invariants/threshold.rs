@@ -9,7 +9,7 @@ use quorate_consensus::proof::{self, Fact};
 use quorate_consensus::statement::{Body, DecisionBody, VoteBody, parse};
 use quorate_consensus::wire::SignedStatement;
 use quorate_consensus::wire::board_event::Event;
-use quorate_consensus::{Domain, NodeId, TxId, Value};
+use quorate_consensus::{Choice, Domain, NodeId, TxId};
 use quorate_engine::Effect;
 use quorate_testkit::FakeVerifier;
 
@@ -19,8 +19,8 @@ use crate::world::World;
 /// No decision under t distinct valid votes.
 #[derive(Default)]
 pub(super) struct Threshold {
-    /// Votes that were verified here.
-    good: BTreeMap<(TxId, NodeId), SignedStatement>,
+    /// Votes that were verified here, and what they say.
+    good: BTreeMap<(TxId, NodeId), (SignedStatement, Choice)>,
 }
 
 impl Invariant for Threshold {
@@ -72,14 +72,14 @@ impl Threshold {
                         body.tx_id, recorded.node_id
                     ));
                 }
-                self.good.insert((body.tx_id, by), signed);
+                self.good.insert((body.tx_id, by), (signed, body.choice));
                 Ok(())
             }
             Some(Event::Certified(certified)) => {
                 let genesis = proof::genesis_chain(world.rules());
                 let proof = certified.proof.clone().unwrap_or_default();
                 let t = world.rules().threshold();
-                let voters = signers::<VoteBody>(world, &proof.votes)?;
+                let voters = self.voters(world, &proof.votes)?;
                 let deciders = signers::<DecisionBody>(world, &proof.decisions)?;
                 if voters.min(deciders) < t {
                     return Err(format!(
@@ -106,14 +106,44 @@ impl Threshold {
         }
     }
 
+    /// How many members voted, each vote good.
+    fn voters(&self, world: &World, votes: &[SignedStatement]) -> Result<usize, String> {
+        let mut by = BTreeSet::new();
+        for signed in votes {
+            let (header, body) = parse::<VoteBody>(&signed.statement)
+                .map_err(|error| format!("a certificate has a vote: {error}"))?;
+            let said = self.says(world, &body.tx_id, &header.node_id, signed);
+            said.ok_or_else(|| format!("the vote of {} is not good", header.node_id))?;
+            by.insert(header.node_id);
+        }
+        Ok(by.len())
+    }
+
+    /// What a statement says, if it is a good vote of this member.
+    fn says(
+        &self,
+        world: &World,
+        tx_id: &TxId,
+        by: &NodeId,
+        signed: &SignedStatement,
+    ) -> Option<Choice> {
+        if let Some((known, choice)) = self.good.get(&(tx_id.clone(), by.clone()))
+            && known == signed
+        {
+            return Some(choice.clone());
+        }
+        let (found, body) = verified::<VoteBody>(world, signed).ok()?;
+        (found == *by && body.tx_id == *tx_id).then_some(body.choice)
+    }
+
     /// An engine is about to sign a decision.
     fn decides(&self, world: &World, place: usize, body: &DecisionBody) -> Result<(), String> {
         let engine = world.places()[place].engine();
         let ballot = engine.and_then(|engine| engine.board().ballot(&body.tx_id));
         let good = ballot.map_or(0, |ballot| {
-            let votes = ballot.votes.values().filter(|recorded| {
-                let vote = &recorded.vote;
-                !recorded.late && is_for(world, self, &vote.signed, &body.tx_id, &body.value)
+            let votes = ballot.votes.iter().filter(|(by, recorded)| {
+                let choice = self.says(world, &body.tx_id, by, &recorded.vote.signed);
+                !recorded.late && choice.is_some_and(|c| c.value() == Some(&body.value))
             });
             votes.count()
         });
@@ -128,22 +158,6 @@ impl Threshold {
         }
         Ok(())
     }
-}
-
-/// Whether a statement is a good vote for this value.
-fn is_for(
-    world: &World,
-    known: &Threshold,
-    signed: &SignedStatement,
-    tx_id: &TxId,
-    value: &Value,
-) -> bool {
-    let Ok((header, body)) = parse::<VoteBody>(&signed.statement) else {
-        return false;
-    };
-    let same = body.tx_id == *tx_id && body.choice.value() == Some(value);
-    let key = (body.tx_id, header.node_id);
-    same && (known.good.get(&key) == Some(signed) || verified::<VoteBody>(world, signed).is_ok())
 }
 
 /// How many members signed a list, each statement good.
