@@ -31,9 +31,10 @@ pub(super) fn answer(
         } => pending(&all, tx_id, value, reservation, now_ms)?,
         AuditAsk::Variant {
             tx_id,
+            nonce,
             attempt,
             prepared,
-        } => variant(&all, tx_id, *attempt, prepared, now_ms)?,
+        } => variant(&all, tx_id, *nonce, *attempt, prepared, now_ms)?,
         AuditAsk::Attempted { tx_id, attempts } => {
             let rows = all
                 .execute(
@@ -128,10 +129,20 @@ fn pending(
 fn variant(
     all: &Transaction<'_>,
     tx_id: &TxId,
+    nonce: u64,
     attempt: u32,
     prepared: &Prepared,
     now_ms: u64,
 ) -> Result<AuditAnswer, AuditError> {
+    let row = query::submission(all, tx_id)?;
+    let Some(now) = row.and_then(|row| row.nonce) else {
+        return Ok(no_row(tx_id));
+    };
+    if now != nonce {
+        return Ok(AuditAnswer::Unavailable(format!(
+            "the row of {tx_id} has nonce {now}, not {nonce}: read the board again"
+        )));
+    }
     let stored: Option<Vec<u8>> = all
         .query_row(
             "SELECT raw FROM submission_variants WHERE tx_id = ?1 AND tx_hash = ?2",
@@ -149,7 +160,6 @@ fn variant(
         }
         None => {}
     }
-    // The variant is for the nonce that the row has now.
     let inserted = all.execute(
         "INSERT INTO submission_variants (tx_id, account, nonce, attempt, tx_hash, raw, signed_at)
          SELECT tx_id, account, nonce, ?2, ?3, ?4, ?5

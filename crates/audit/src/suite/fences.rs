@@ -124,6 +124,7 @@ async fn the_log_and_the_engine_write_in_either_order(place: &dyn Place) {
     };
     let ask = AuditAsk::Variant {
         tx_id: early.clone(),
+        nonce: 7,
         attempt: 0,
         prepared,
     };
@@ -227,15 +228,16 @@ async fn a_reservation_made_anew_waits_for_the_log(place: &dyn Place) {
         .decided(&a, &value)
         .reserved(&a, &value, &first, false);
     project(&*store, &script).await;
-    let variant = |number: u8| AuditAsk::Variant {
+    let variant = |nonce, number: u8| AuditAsk::Variant {
         tx_id: a.clone(),
+        nonce,
         attempt: 0,
         prepared: Prepared {
             tx_hash: vec![number],
             raw: vec![number],
         },
     };
-    assert_eq!(store.ask(variant(1)).await, AuditAnswer::Done);
+    assert_eq!(store.ask(variant(7, 1)).await, AuditAnswer::Done);
 
     let answer = ask_pending(&*store, &a, &value, &second).await;
     assert!(matches!(answer, AuditAnswer::Unavailable(_)), "{answer:?}");
@@ -251,7 +253,11 @@ async fn a_reservation_made_anew_waits_for_the_log(place: &dyn Place) {
     // What was signed for the nonce that is gone is not offered any more.
     let ask = AuditAsk::Variants { tx_id: a.clone() };
     assert_eq!(store.ask(ask.clone()).await, AuditAnswer::Variants(vec![]));
-    assert_eq!(store.ask(variant(2)).await, AuditAnswer::Done);
+    // Nor is what a node signs for it that has not heard of the new one yet.
+    let answer = store.ask(variant(7, 3)).await;
+    assert!(matches!(answer, AuditAnswer::Unavailable(_)), "{answer:?}");
+    assert_eq!(store.ask(ask.clone()).await, AuditAnswer::Variants(vec![]));
+    assert_eq!(store.ask(variant(8, 2)).await, AuditAnswer::Done);
     let AuditAnswer::Variants(variants) = store.ask(ask).await else {
         panic!("no variants");
     };
@@ -265,6 +271,7 @@ async fn every_variant_is_kept(place: &dyn Place) {
     let (a, value) = (tx("a"), number(1));
     let variant = |attempt, hash: u8, raw: u8| AuditAsk::Variant {
         tx_id: a.clone(),
+        nonce: 7,
         attempt,
         prepared: Prepared {
             tx_hash: vec![hash; 32],

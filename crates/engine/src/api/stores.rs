@@ -131,6 +131,9 @@ pub enum AuditAsk {
     Variant {
         /// The transaction.
         tx_id: TxId,
+        /// The nonce that was signed: a row that meanwhile has another one, reserved
+        /// anew, does not take the variant, for it would be sent as the new nonce's.
+        nonce: u64,
         /// Which attempt.
         attempt: u32,
         /// Hash and bytes.

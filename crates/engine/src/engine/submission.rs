@@ -250,6 +250,7 @@ impl Engine {
                     };
                     let ask = AuditAsk::Variant {
                         tx_id: tx_id.clone(),
+                        nonce: reservation.nonce,
                         attempt,
                         prepared,
                     };

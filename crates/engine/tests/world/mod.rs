@@ -731,6 +731,7 @@ impl World {
                 tx_id,
                 attempt,
                 prepared,
+                ..
             } => {
                 let variants = self.variants.entry(tx_id).or_default();
                 if !variants.contains(&(attempt, prepared.clone())) {

@@ -72,12 +72,17 @@ impl Audit {
             }
             AuditAsk::Variant {
                 tx_id,
+                nonce,
                 attempt,
                 prepared,
             } => {
-                let Some(nonce) = self.rows.get(&tx_id).map(|row| row.nonce) else {
-                    return AuditAnswer::Conflict("there is no row".into());
-                };
+                match self.rows.get(&tx_id).map(|row| row.nonce) {
+                    None => return AuditAnswer::Conflict("there is no row".into()),
+                    Some(now) if now != nonce => {
+                        return AuditAnswer::Unavailable("the row has another nonce".into());
+                    }
+                    Some(_) => {}
+                }
                 let variants = self.variants.entry((tx_id, nonce)).or_default();
                 if !variants.contains(&(attempt, prepared.clone())) {
                     variants.push((attempt, prepared));
