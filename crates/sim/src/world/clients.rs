@@ -39,6 +39,8 @@ pub struct Client {
     place: usize,
     /// The request under way, and the life of the process that has it.
     request: Option<(u64, u64)>,
+    /// When it looks after its question next; it has one alarm.
+    due_at: Option<u64>,
 }
 
 impl Client {
@@ -66,12 +68,30 @@ impl World {
             refused: None,
             place,
             request: None,
+            due_at: None,
         });
         self.ask_again(self.clients.len() - 1);
         if self.places[place].runs_engine && self.places[place].liar.is_some() {
             // The engine answers; the liar beside it hears of it, too.
             let choice = self.clients[self.clients.len() - 1].choice.clone();
             self.cue_asked(place, tx.id(), &choice);
+        }
+    }
+
+    /// A client's alarm rings.
+    pub(super) fn client_due(&mut self, index: usize, at: u64) {
+        if self.clients[index].due_at == Some(at) {
+            self.clients[index].due_at = None;
+            self.ask_again(index);
+        }
+    }
+
+    fn ask_in(&mut self, index: usize, in_ms: u64) {
+        let at = self.now + in_ms;
+        let alarm = &mut self.clients[index].due_at;
+        if alarm.is_none_or(|due| due > at) {
+            *alarm = Some(at);
+            self.schedule(in_ms, Due::Client(index, at));
         }
     }
 
@@ -86,12 +106,12 @@ impl World {
             .request
             .is_some_and(|(_, asked)| asked == life)
         {
-            self.schedule(4 * AGAIN_MS, Due::Client(index));
+            self.ask_in(index, 4 * AGAIN_MS);
             return;
         }
         if self.places[place].engine.is_none() {
             if self.places[place].runs_engine {
-                self.schedule(AGAIN_MS, Due::Client(index));
+                self.ask_in(index, AGAIN_MS);
             } else {
                 let client = self.clients[index].clone();
                 self.cue_asked(place, client.tx.id(), &client.choice);
@@ -123,7 +143,7 @@ impl World {
         };
         self.post(0, place, Event::Submit { request, submit });
         // A process that died with the question says nothing: look after it.
-        self.schedule(4 * AGAIN_MS, Due::Client(index));
+        self.ask_in(index, 4 * AGAIN_MS);
     }
 
     pub(super) fn answered(&mut self, request: RequestId, result: Result<Answer, Reject>) {
@@ -142,7 +162,7 @@ impl World {
         match result {
             Ok(answer) => client.acknowledged = Some((now, answer)),
             Err(Reject::Unavailable { retry_ms, .. }) => {
-                self.schedule(retry_ms.clamp(1, LONGEST_MS), Due::Client(index));
+                self.ask_in(index, retry_ms.clamp(1, LONGEST_MS));
             }
             Err(reject) => client.refused = Some(reject),
         }

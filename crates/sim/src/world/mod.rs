@@ -66,7 +66,7 @@ enum Due {
     /// The plan's next step.
     Step(usize),
     /// A client asks again.
-    Client(usize),
+    Client(usize, u64),
     /// Two machines try to connect.
     Dial(usize, usize),
     /// A stream is found to be broken.
@@ -376,7 +376,7 @@ impl World {
                 let plan = self.plan.clone();
                 self.act(&plan.steps[index].act);
             }
-            Due::Client(index) => self.ask_again(index),
+            Due::Client(index, at) => self.client_due(index, at),
             Due::Dial(a, b) => self.dial(a, b),
             Due::Hangup(stream) => self.hang_up(stream),
             Due::Drain(place) => self.drain(place),
