@@ -18,7 +18,7 @@ use quorate_consensus::wire::{SignedStatement, frame};
 use quorate_consensus::{Domain, NodeId, TxId};
 use quorate_engine::Effect;
 
-use super::{Happening, Invariant, honest_store, verified};
+use super::{Happening, Invariant, is_binding, verified};
 use crate::liars::Lie;
 use crate::plan::Disk;
 use crate::world::World;
@@ -135,17 +135,8 @@ impl Agreement {
     }
 
     fn judge(&self, world: &World, tx_id: &TxId) -> Result<(), String> {
-        let (n, t) = (world.rules().total(), world.rules().threshold());
-        let liars = n - world.honest().count();
-        let asked = match honest_store(world) {
-            true => liars < t,
-            false => {
-                let forgetful = self.forgetful.iter();
-                let forgetful = forgetful.filter(|member| !world.is_liar_member(**member));
-                liars + forgetful.count() + n < 2 * t
-            }
-        };
-        if !asked {
+        let t = world.rules().threshold();
+        if !is_binding(world, &self.forgetful) {
             return Ok(());
         }
         let enough = self.decided.get(tx_id).into_iter().flatten();

@@ -18,6 +18,7 @@ use quorate_testkit::NOW;
 
 use super::liveness::is_asked;
 use super::{Happening, Invariant, verified};
+use crate::plan::Act;
 use crate::world::World;
 
 /// After the faults are over it takes so long at most until evidence is on the board.
@@ -35,6 +36,7 @@ pub(super) struct Caught {
     serving: BTreeSet<usize>,
     /// Votes of liars that a machine was given in time.
     given: BTreeMap<(TxId, NodeId), Vec<(usize, VoteBody)>>,
+    jumpers: Option<BTreeSet<usize>>,
     banned: BTreeSet<String>,
     removed: BTreeSet<String>,
 }
@@ -110,7 +112,10 @@ impl Caught {
     fn hears(&mut self, world: &World, place: usize, stream: StreamId, batch: &Batch) {
         let taken = self.serving.contains(&place)
             && self.heard.contains(&(place, stream))
-            && !world.is_liar(place);
+            && !world.is_liar(place)
+            && !self
+                .jumpers(world)
+                .contains(&world.places()[place].member());
         if !taken {
             return;
         }
@@ -140,6 +145,18 @@ impl Caught {
                 given.or_default().push((place, body));
             }
         }
+    }
+
+    /// Whose clocks jump so far that they take what is in time for too late.
+    fn jumpers(&mut self, world: &World) -> &BTreeSet<usize> {
+        self.jumpers.get_or_insert_with(|| {
+            let skew = world.rules().clock_skew_ms();
+            let jumps = world.plan().steps.iter().filter_map(|step| match step.act {
+                Act::Clock { node, by_ms, .. } if by_ms.unsigned_abs() > skew => Some(node),
+                _ => None,
+            });
+            jumps.collect()
+        })
     }
 
     fn doubles(&self, world: &World) -> Result<(), String> {

@@ -3,20 +3,24 @@
 //! are within vote timeout + 2 × skew of each other: a trustee that lost its disk is no
 //! liar" (section 5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::statement::{VoteBody, parse};
 use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::{Choice, NodeId, TxId};
 use quorate_engine::Effect;
 
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, honest_store};
+use crate::plan::Disk;
 use crate::world::World;
 
 /// An honest trustee's two choices never lie within the window that convicts.
 #[derive(Default)]
 pub(super) struct Guard {
     uttered: BTreeMap<(NodeId, TxId), Vec<(Choice, u64)>>,
+    /// Members that lost what they had written. Where the store has lost it, too,
+    /// nobody can remind them.
+    forgetful: BTreeSet<usize>,
 }
 
 impl Invariant for Guard {
@@ -25,6 +29,13 @@ impl Invariant for Guard {
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {
+        if let Happening::Died {
+            place,
+            disk: Disk::Lost | Disk::Restored,
+        } = what
+        {
+            self.forgetful.insert(world.places()[*place].member());
+        }
         // A vote leaves a node first in the operation that records it; what others
         // propose of it they have heard.
         let Happening::Effect {
@@ -41,7 +52,9 @@ impl Invariant for Guard {
         let Ok((header, body)) = parse::<VoteBody>(&vote.statement) else {
             return Ok(());
         };
-        if world.is_liar_id(&header.node_id) {
+        let member = world.cluster().index(&header.node_id);
+        let forgot = member.is_some_and(|member| self.forgetful.contains(&member));
+        if world.is_liar_id(&header.node_id) || (forgot && !honest_store(world)) {
             return Ok(());
         }
         let window = world.rules().vote_lifetime_ms();

@@ -2,6 +2,8 @@
 //! it. An invariant sees everything that happens in a world, and judges; it knows more
 //! than any member could, and tells nobody.
 
+use std::collections::BTreeSet;
+
 use quorate_consensus::statement::{Body, parse};
 use quorate_consensus::wire::{BoardEntry, SignedStatement};
 use quorate_consensus::{NodeId, Verifier};
@@ -95,6 +97,20 @@ mod tests;
 fn honest_store(world: &World) -> bool {
     let views = world.store().views();
     views.len() == 1 && views.iter().all(|view| !view.is_forged())
+}
+
+/// Whether statements bind at all: while the store is honest and fewer than t members
+/// lie, and on a lying store while fewer than 2t − N do. There a trustee that lost its
+/// disk counts as a liar: nothing else remembers for it.
+fn is_binding(world: &World, forgetful: &BTreeSet<usize>) -> bool {
+    let (n, t) = (world.rules().total(), world.rules().threshold());
+    let liars = n - world.honest().count();
+    if honest_store(world) {
+        return liars < t;
+    }
+    let forgetful = forgetful.iter();
+    let forgetful = forgetful.filter(|member| !world.is_liar_member(**member));
+    liars + forgetful.count() + n < 2 * t
 }
 
 /// Who says what, if the signature is good. Put together here from parts, lest the

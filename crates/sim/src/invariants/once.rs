@@ -3,7 +3,8 @@
 //! before any is sent"; "after it nobody sends the payload" (section 7).
 //!
 //! Whoever holds the chain key could act alone, and strangers do: what they sent is
-//! marked foreign, and only what engines sent is judged.
+//! marked foreign, and only what engines sent is judged. Two nonces are judged only
+//! where statements bind (see [`super::is_binding`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,8 @@ use quorate_consensus::wire::BallotState;
 use quorate_consensus::wire::board_event::Event;
 use quorate_engine::{ChainAsk, Effect, Prepared};
 
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, is_binding};
+use crate::plan::Disk;
 use crate::world::World;
 use crate::world::chain::{Mined, read};
 
@@ -23,6 +25,8 @@ pub(super) struct Once {
     payloads: BTreeMap<Vec<u8>, TxId>,
     reserved: BTreeSet<(TxId, u64)>,
     certified: BTreeSet<(TxId, u64)>,
+    /// Members that lost what they had written.
+    forgetful: BTreeSet<usize>,
 }
 
 impl Invariant for Once {
@@ -39,6 +43,13 @@ impl Invariant for Once {
                 Ok(())
             }
             Happening::Mined(mined) => self.mined(world, mined),
+            Happening::Died {
+                place,
+                disk: Disk::Lost | Disk::Restored,
+            } => {
+                self.forgetful.insert(world.places()[*place].member());
+                Ok(())
+            }
             Happening::Effect {
                 place,
                 effect: Effect::Chain { ask, .. },
@@ -103,6 +114,7 @@ impl Once {
         let nonces: Vec<u64> = effective.map(|other| other.nonce).collect();
         match nonces.len() {
             0 | 1 => Ok(()),
+            _ if !is_binding(world, &self.forgetful) => Ok(()),
             _ => Err(format!("{tx_id} takes effect under the nonces {nonces:?}")),
         }
     }
