@@ -459,3 +459,27 @@ fn a_statement_that_has_become_too_old_must_be_signed_again() {
     let fresh = world.cluster.vote(0, &id, number(1), world.wall());
     assert!(hand_in(&mut world, fresh).is_ok());
 }
+
+#[test]
+fn who_waits_is_answered_although_the_board_forgets_the_ballot_at_once() {
+    let options = Options::default().times(20_000, 100, 1_000);
+    let mut world = World::new(Cluster::with(2, 1, options));
+    let id = tx("tx_001");
+    // It ends without having started, so no deadline closes it.
+    world.submit(1, &id, number(1), Wait::Recorded);
+    world.until(|w| w.state(&id) == Some(BallotState::Confirmed));
+    world.run(quorate_consensus::board::RETENTION_MS);
+    // Node 0 hears of its vote and of the collection in one go.
+    world.nodes[0].frozen = true;
+    let waiting = world.submit(0, &id, number(1), Wait::Recorded);
+    world.until(|w| w.board.ballot(&id).is_some_and(|b| b.votes.len() == 2));
+    world.nodes[0].frozen = false;
+    world.write(&ops::collect(&id)).unwrap();
+    world.run(100);
+    assert_eq!(world.state(&id), None);
+    let answer = world.answer(waiting);
+    assert!(
+        matches!(answer, Err(Reject::BallotClosed { .. })),
+        "{answer:?}"
+    );
+}

@@ -508,6 +508,18 @@ impl Engine {
         }
     }
 
+    /// The board forgot a ballot that ended; what it had of this trustee, too.
+    pub(super) fn collected(&mut self, tx_id: &TxId, state: BallotState) {
+        if let Some(local) = self.locals.get_mut(tx_id) {
+            local.own_vote = None;
+        }
+        let reject = Reject::BallotClosed {
+            tx_id: tx_id.clone(),
+            state,
+        };
+        self.reject_waiters(tx_id, &reject);
+    }
+
     pub(super) fn abandon(&mut self, request: RequestId) {
         if let Some(waiting) = self.requests.remove(&request) {
             if let Some(local) = self.locals.get_mut(&waiting.tx_id) {

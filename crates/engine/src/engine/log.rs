@@ -150,6 +150,11 @@ impl Engine {
                     self.expired(tx_id);
                 }
             }
+            Some(Happened::Collected(collected)) => {
+                if let Some(tx_id) = &tx_id {
+                    self.collected(tx_id, collected.state());
+                }
+            }
             Some(Happened::Reserved(reserved)) => {
                 if let (Some(tx_id), true) = (&tx_id, reserved.anew) {
                     self.reserved_anew(tx_id);
