@@ -302,6 +302,11 @@ impl Board {
         self.members.get(node_id)
     }
 
+    /// Whose reservation a nonce was given to, first or anew.
+    pub fn reserved_for(&self, nonce: u64) -> Option<&TxId> {
+        self.reserved.get(&nonce)
+    }
+
     /// Whether a member is banned.
     pub fn is_banned(&self, node_id: &NodeId) -> bool {
         self.members.get(node_id).is_some_and(|m| m.ban.is_some())

@@ -71,22 +71,27 @@ impl Engine {
         let Some((domain, statement)) = verdict_for(ballot, &self.config.node_id) else {
             return;
         };
-        let Some(local) = self.locals.get_mut(tx_id) else {
+        let Some(local) = self.locals.get(tx_id) else {
             return;
         };
         let said = local.own_verdict.as_ref();
         if said.is_some_and(|(_, signed)| signed.statement == statement) {
             return;
         }
-        // A decision may be signed anew for a reservation that replaced one whose
-        // nonce was taken; the kind never changes.
-        if local
-            .verdict
-            .as_ref()
-            .is_some_and(|(kind, _)| *kind != domain)
+        if let Some((kind, said)) = &local.verdict
+            && *said != statement
+            && !(*kind == domain && self.was_replaced(tx_id, said))
         {
+            // On the board that was believed then it was so. This one has another past,
+            // and a second word would be worth a second certificate.
+            self.stop_for_rollback(format!(
+                "this node has signed another verdict on {tx_id} than this board gives"
+            ));
             return;
         }
+        let Some(local) = self.locals.get_mut(tx_id) else {
+            return;
+        };
         if local
             .verdict
             .as_ref()
@@ -105,6 +110,19 @@ impl Engine {
         }
         let pending = Pending::SignVerdict(tx_id.clone(), statement.clone());
         self.sign_bytes(now, pending, DecisionBody::KEY, domain, statement);
+    }
+
+    /// Whether what this node decided once was for a reservation that this board has
+    /// seen too, and replaced because a stranger took its nonce: only then may a
+    /// decision be signed anew.
+    fn was_replaced(&self, tx_id: &TxId, decision: &[u8]) -> bool {
+        let Ok((_, body)) = statement::parse::<DecisionBody>(decision) else {
+            return false;
+        };
+        let value = self.board.ballot(tx_id).and_then(|b| b.value.as_ref());
+        let nonce = body.reservation.map(|reservation| reservation.nonce);
+        value == Some(&body.value)
+            && nonce.and_then(|nonce| self.board.reserved_for(nonce)) == Some(tx_id)
     }
 
     /// The journal was read, and no verdict is being signed.
