@@ -7,20 +7,33 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::statement::{VoteBody, parse};
 use quorate_consensus::wire::board_op::Op;
-use quorate_consensus::{Choice, NodeId, TxId};
+use quorate_consensus::{Choice, Domain, NodeId, TxId};
 use quorate_engine::Effect;
 
 use super::{Happening, Invariant, honest_store};
 use crate::plan::Disk;
 use crate::world::World;
 
+/// One choice that left an honest trustee's node.
+struct Uttered {
+    choice: Choice,
+    time_ms: u64,
+    /// A board of the store took it.
+    recorded: bool,
+}
+
 /// An honest trustee's two choices never lie within the window that convicts.
 #[derive(Default)]
 pub(super) struct Guard {
-    uttered: BTreeMap<(NodeId, TxId), Vec<(Choice, u64)>>,
-    /// Members that lost what they had written. Where the store has lost it, too,
-    /// nobody can remind them.
+    uttered: BTreeMap<(NodeId, TxId), Vec<Uttered>>,
+    /// Members that lost what they had written. What of it never reached the board
+    /// nobody has, and nobody can remind them of. Where the store has lost it, too,
+    /// nobody can remind them of anything.
     forgetful: BTreeSet<usize>,
+    /// Until when a machine without its disk signs nothing: "a guard that is … missing
+    /// where the board or the peers know this node … signs nothing for vote timeout +
+    /// 2 × skew" (section 4). Milliseconds from the start.
+    quiet_until: BTreeMap<usize, u64>,
 }
 
 impl Invariant for Guard {
@@ -29,23 +42,53 @@ impl Invariant for Guard {
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {
-        if let Happening::Died {
-            place,
-            disk: Disk::Lost | Disk::Restored,
-        } = what
-        {
-            self.forgetful.insert(world.places()[*place].member());
+        match what {
+            Happening::Died {
+                place,
+                disk: disk @ (Disk::Lost | Disk::Restored),
+            } => {
+                let machine = &world.places()[*place];
+                self.forgetful.insert(machine.member());
+                let board = world.store().views()[machine.view()].board();
+                let known = board.member(world.node_id(*place));
+                if *disk == Disk::Lost && known.is_some_and(|member| member.generation > 0) {
+                    let until = world.now_ms() + world.rules().vote_lifetime_ms();
+                    self.quiet_until.insert(*place, until);
+                }
+                Ok(())
+            }
+            Happening::Effect {
+                place,
+                effect:
+                    Effect::Sign {
+                        domain: domain @ (Domain::Vote | Domain::Decision | Domain::Abort),
+                        ..
+                    },
+            } => match self.quiet_until.get(place) {
+                Some(until) if *until > world.now_ms() && honest_store(world) => Err(format!(
+                    "{} signs a {domain:?} although its disk was lost a moment ago",
+                    world.node_id(*place)
+                )),
+                _ => Ok(()),
+            },
+            // A vote leaves a node first in the operation that records it; what others
+            // propose of it they have heard.
+            Happening::Effect {
+                effect: Effect::Propose { op, .. },
+                ..
+            } => self.utters(world, op.op.as_ref(), false),
+            Happening::Entry { entry, .. } => {
+                let op = entry.op.as_ref();
+                self.utters(world, op.and_then(|op| op.op.as_ref()), true)
+            }
+            _ => Ok(()),
         }
-        // A vote leaves a node first in the operation that records it; what others
-        // propose of it they have heard.
-        let Happening::Effect {
-            effect: Effect::Propose { op, .. },
-            ..
-        } = what
-        else {
-            return Ok(());
-        };
-        let Some(Op::RecordVote(op)) = &op.op else {
+    }
+}
+
+impl Guard {
+    fn utters(&mut self, world: &World, op: Option<&Op>, recorded: bool) -> Result<(), String> {
+        let Some(Op::RecordVote(op)) = op else {
             return Ok(());
         };
         let Some(vote) = &op.vote else { return Ok(()) };
@@ -59,20 +102,32 @@ impl Invariant for Guard {
         }
         let window = world.rules().vote_lifetime_ms();
         let key = (header.node_id, body.tx_id);
-        let before = self.uttered.entry(key.clone()).or_default();
-        let other = before
-            .iter()
-            .find(|(choice, at)| *choice != body.choice && at.abs_diff(body.time_ms) <= window);
-        if let Some((choice, at)) = other {
+        let uttered = self.uttered.entry(key.clone()).or_default();
+        let other = uttered.iter().find(|before| {
+            before.choice != body.choice
+                && before.time_ms.abs_diff(body.time_ms) <= window
+                && (before.recorded || !forgot)
+        });
+        if let Some(before) = other {
             return Err(format!(
-                "{} says {choice} and, {} ms later, {} about {}",
+                "{} says {} and, {} ms later, {} about {}",
                 key.0,
-                body.time_ms.saturating_sub(*at),
+                before.choice,
+                body.time_ms.saturating_sub(before.time_ms),
                 body.choice,
                 key.1
             ));
         }
-        before.push((body.choice, body.time_ms));
+        let same =
+            |known: &&mut Uttered| known.choice == body.choice && known.time_ms == body.time_ms;
+        match uttered.iter_mut().find(same) {
+            Some(known) => known.recorded |= recorded,
+            None => uttered.push(Uttered {
+                choice: body.choice,
+                time_ms: body.time_ms,
+                recorded,
+            }),
+        }
         Ok(())
     }
 }

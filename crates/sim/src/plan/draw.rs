@@ -354,19 +354,28 @@ impl Draw {
     }
 
     fn crash(&mut self, shape: &Shape) -> Act {
+        let node = self.node(shape);
+        let effects = match self.rng.u32(0..4) {
+            0 => 0,
+            _ => self.rng.u32(1..60),
+        };
+        let disk = match self.rng.u32(0..20) {
+            0..8 => Disk::Kept,
+            8..16 => Disk::Unsynced,
+            16..18 => Disk::Lost,
+            _ => Disk::Restored,
+        };
+        let down_ms = self.pick(&[1, 50, 500, 2_000]);
         Act::Crash {
-            node: self.node(shape),
-            effects: match self.rng.u32(0..4) {
-                0 => 0,
-                _ => self.rng.u32(1..60),
+            node,
+            effects,
+            disk,
+            // A backup from within the same start shows in no generation: putting it
+            // back must take longer than what the dead process asked can be on its way.
+            down_ms: match disk {
+                Disk::Restored => 2_000,
+                _ => down_ms,
             },
-            disk: match self.rng.u32(0..20) {
-                0..8 => Disk::Kept,
-                8..16 => Disk::Unsynced,
-                16..18 => Disk::Lost,
-                _ => Disk::Restored,
-            },
-            down_ms: self.pick(&[1, 50, 500, 2_000]),
         }
     }
 
