@@ -147,6 +147,11 @@ impl Place {
         self.view
     }
 
+    /// Whom its engine does not want to speak with.
+    pub fn unwelcome(&self) -> impl Iterator<Item = &NodeId> {
+        self.unwelcome.iter()
+    }
+
     /// Makes durable what was written.
     pub(super) fn sync(&mut self) -> Result<(), String> {
         for record in std::mem::take(&mut self.unsynced) {
