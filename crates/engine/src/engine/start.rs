@@ -10,7 +10,7 @@
 
 use quorate_consensus::ballot::{Ballot, is_final};
 use quorate_consensus::statement::BootBody;
-use quorate_consensus::{TxId, wire};
+use quorate_consensus::{Domain, TxId, wire};
 
 use super::local::Journal;
 use super::{Engine, Pending, Signing, Timer, WATCHED_AFTERWARDS};
@@ -243,6 +243,17 @@ impl Engine {
     pub(super) fn stop_for_rollback(&mut self, detail: String) {
         self.signing = Signing::Stopped(format!("STORE_ROLLBACK: {detail}"));
         self.alert(Alert::StoreRollback { detail });
+        // Nor is signed what was about to be, in the same breath.
+        self.out.retain(|effect| {
+            let signs = matches!(
+                effect,
+                Effect::Sign {
+                    domain: Domain::Vote | Domain::Decision | Domain::Abort,
+                    ..
+                }
+            );
+            !signs
+        });
     }
 
     /// Tells the driver whom not to speak with, as the board has it.
