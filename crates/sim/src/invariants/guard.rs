@@ -51,6 +51,8 @@ impl Invariant for Guard {
                 self.forgetful.insert(machine.member());
                 let board = world.store().views()[machine.view()].board();
                 let known = board.member(world.node_id(*place));
+                // With a backup put back it has a disk again; how old, its generation says.
+                self.quiet_until.remove(place);
                 if *disk == Disk::Lost && known.is_some_and(|member| member.generation > 0) {
                     let until = world.now_ms() + world.rules().vote_lifetime_ms();
                     self.quiet_until.insert(*place, until);
