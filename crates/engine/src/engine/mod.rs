@@ -342,6 +342,12 @@ impl Engine {
         self.phase == Phase::InService
     }
 
+    /// The engine signs nothing until an operator mends what [`Self::signing_stopped`]
+    /// names; a quarantine ends by itself.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.signing, Signing::Stopped(_))
+    }
+
     /// Why the engine signs no votes and verdicts at this time, if it does not.
     pub fn signing_stopped(&self, now: Now) -> Option<String> {
         match &self.signing {

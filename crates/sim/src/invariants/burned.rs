@@ -6,11 +6,10 @@
 use std::collections::BTreeSet;
 
 use quorate_consensus::ballot::Ballot;
-use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{BallotState, DissentPolicy};
 use quorate_consensus::{Choice, NodeId, Value};
 
-use super::{Happening, Invariant, honest_store};
+use super::{Happening, Invariant, banned_by, honest_store};
 use crate::world::World;
 
 /// Fewer than N − t + 1 liars burn nothing but what the policy gives them.
@@ -27,11 +26,7 @@ impl Invariant for Burned {
 
     fn sees(&mut self, _world: &World, what: &Happening<'_>) -> Result<(), String> {
         if let Happening::Entry { entry, .. } = what {
-            for event in &entry.events {
-                if let Some(Event::Banned(banned)) = &event.event {
-                    self.banned.insert(banned.node_id.clone());
-                }
-            }
+            self.banned.extend(banned_by(entry).map(str::to_owned));
         }
         Ok(())
     }

@@ -65,9 +65,9 @@ impl Invariant for Liveness {
             if !engine.is_in_service() && world.now_ms() > since + START_MS {
                 return Err(format!("{name} is not in service"));
             }
-            if let Some(why) = engine.signing_stopped(clocks(world, index))
-                && !why.starts_with("the journal")
-            {
+            if engine.is_stopped() {
+                let why = engine.signing_stopped(clocks(world, index));
+                let why = why.unwrap_or_default();
                 return Err(format!("{name} has stopped for good: {why}"));
             }
         }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use quorate_consensus::statement::{Body, parse};
-use quorate_consensus::wire::{BoardEntry, SignedStatement};
+use quorate_consensus::wire::{self, BoardEntry, SignedStatement};
 use quorate_consensus::{NodeId, Verifier};
 use quorate_engine::{Answer, Effect, Event, Now, Reject};
 
@@ -138,6 +138,14 @@ fn clocks(world: &World, place: usize) -> Now {
         wall_ms: world.wall(place),
         mono_ms: world.now_ms(),
     }
+}
+
+/// Whom an entry of the board bans.
+fn banned_by(entry: &BoardEntry) -> impl Iterator<Item = &str> {
+    entry.events.iter().filter_map(|event| match &event.event {
+        Some(wire::board_event::Event::Banned(banned)) => Some(banned.node_id.as_str()),
+        _ => None,
+    })
 }
 
 macro_rules! invariants {

@@ -14,11 +14,10 @@ use std::collections::BTreeSet;
 use fastrand::Rng;
 use quorate_consensus::ballot::Ballot;
 use quorate_consensus::board::Board;
-use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{BallotState, SignedStatement, ViolationType};
 use quorate_testkit::{FakeVerifier, ops};
 
-use super::{Happening, Invariant, honest_store};
+use super::{Happening, Invariant, banned_by, honest_store};
 use crate::world::World;
 
 /// Who did what.
@@ -38,11 +37,7 @@ impl Invariant for Order {
 
     fn sees(&mut self, _world: &World, what: &Happening<'_>) -> Result<(), String> {
         if let Happening::Entry { entry, .. } = what {
-            for event in &entry.events {
-                if let Some(Event::Banned(banned)) = &event.event {
-                    self.banned.insert(banned.node_id.clone());
-                }
-            }
+            self.banned.extend(banned_by(entry).map(str::to_owned));
         }
         Ok(())
     }

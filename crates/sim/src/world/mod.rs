@@ -329,10 +329,7 @@ impl World {
         }
         let signs = |member: &usize| {
             let place = &self.places[*member];
-            let stopped = place.engine.as_ref().is_some_and(|engine| {
-                let why = engine.signing_stopped(self.now_of(place));
-                why.is_some_and(|why| !why.starts_with("the journal"))
-            });
+            let stopped = place.engine.as_ref().is_some_and(Engine::is_stopped);
             !stopped && !view.board.is_banned(&place.node_id)
         };
         let able: Vec<usize> = self.honest().filter(signs).collect();
@@ -340,13 +337,7 @@ impl World {
     }
 
     fn may_answer(&self, client: &Client) -> bool {
-        let stopped = |place: &Place| {
-            place.engine.as_ref().is_none_or(|engine| {
-                let now = self.now_of(place);
-                let quarantined = engine.signing_stopped(now);
-                quarantined.is_some_and(|why| !why.starts_with("the journal"))
-            })
-        };
+        let stopped = |place: &Place| place.engine.as_ref().is_none_or(Engine::is_stopped);
         let mut machines = self.places.iter().filter(|p| p.member == client.node);
         machines.any(|place| !stopped(place))
     }
