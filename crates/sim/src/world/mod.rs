@@ -329,7 +329,7 @@ impl World {
         }
         let signs = |member: &usize| {
             let place = &self.places[*member];
-            let stopped = place.engine.as_ref().is_some_and(Engine::is_stopped);
+            let stopped = place.engine.as_deref().is_some_and(Engine::is_stopped);
             !stopped && !view.board.is_banned(&place.node_id)
         };
         let able: Vec<usize> = self.honest().filter(signs).collect();
@@ -337,7 +337,7 @@ impl World {
     }
 
     fn may_answer(&self, client: &Client) -> bool {
-        let stopped = |place: &Place| place.engine.as_ref().is_none_or(Engine::is_stopped);
+        let stopped = |place: &Place| place.engine.as_deref().is_none_or(Engine::is_stopped);
         let mut machines = self.places.iter().filter(|p| p.member == client.node);
         machines.any(|place| !stopped(place))
     }
@@ -492,7 +492,7 @@ impl World {
 
     fn retick(&mut self, index: usize) {
         let place = &mut self.places[index];
-        let Some(at) = place.engine.as_ref().and_then(Engine::next_wake) else {
+        let Some(at) = place.engine.as_deref().and_then(Engine::next_wake) else {
             return;
         };
         let at = at.max(self.now);

@@ -95,7 +95,7 @@ pub(super) struct Doom {
 pub struct Place {
     pub(super) member: usize,
     pub(super) node_id: NodeId,
-    pub(super) engine: Option<Engine>,
+    pub(super) engine: Option<Box<Engine>>,
     pub(super) runs_engine: bool,
     pub(super) liar: Option<Box<dyn Liar>>,
     /// Counts the starts of its process: what was meant for an earlier one is lost.
@@ -129,7 +129,7 @@ impl Place {
 
     /// The engine, while its process runs.
     pub fn engine(&self) -> Option<&Engine> {
-        self.engine.as_ref()
+        self.engine.as_deref()
     }
 
     /// The journal as far as it is durable.

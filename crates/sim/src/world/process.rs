@@ -67,7 +67,11 @@ impl World {
         place.life += 1;
         place.unsynced.clear();
         let durable = place.journal.durable;
-        place.engine = Some(Engine::restore(config, durable, Arc::new(FakeVerifier)));
+        place.engine = Some(Box::new(Engine::restore(
+            config,
+            durable,
+            Arc::new(FakeVerifier),
+        )));
         self.judge(&Happening::Started { place: index });
         self.feed(index, Event::Tick);
         if self.places[index].liar.is_some() {
