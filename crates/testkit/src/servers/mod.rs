@@ -1,0 +1,9 @@
+//! Real servers for tests, thrown away afterwards. Each takes a free port, writes its
+//! log to a file, and dies with the test process, however that ends. A machine
+//! without the server fails the test and is told what to install: a test that was
+//! skipped has shown nothing.
+
+mod ground;
+mod postgres;
+
+pub use postgres::{Database, Durability, Postgres};
