@@ -7,9 +7,11 @@
 
 mod api;
 pub mod embedded;
+pub mod etcd;
 #[cfg(feature = "suite")]
 pub mod suite;
 pub mod testing;
 
 pub use api::{Coordinator, StoreError};
 pub use embedded::Embedded;
+pub use etcd::Etcd;

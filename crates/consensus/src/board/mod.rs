@@ -6,8 +6,10 @@
 //! already has no effect and is no error, for replies get lost. The handlers:
 //! `votes` (rows 1, 9 and 14 of the [table](crate::fsm)), `moves` (rows 2 to 8 and
 //! 15, and what is forgotten), `submission` (rows 10 to 13, certificates, leases),
-//! `members` (bans, accusations, starts). `view` tells people about a ballot.
+//! `members` (bans, accusations, starts). `view` tells people about a ballot, `excerpt`
+//! is what a few operations need of the board.
 
+mod excerpt;
 mod members;
 mod moves;
 mod refusal;
@@ -29,6 +31,7 @@ use crate::wire::{
     AccusationKind, BallotState, BanProof, BoardEntry, BoardOp, SignedStatement, ViolationType,
 };
 
+pub use excerpt::subject;
 pub use refusal::Refusal;
 use step::{Effect, Step};
 
@@ -305,6 +308,11 @@ impl Board {
     /// Whose reservation a nonce was given to, first or anew.
     pub fn reserved_for(&self, nonce: u64) -> Option<&TxId> {
         self.reserved.get(&nonce)
+    }
+
+    /// How many nonces were given away.
+    pub fn reservations(&self) -> u64 {
+        self.reserved.len() as u64
     }
 
     /// Whether a member is banned.

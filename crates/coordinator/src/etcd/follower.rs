@@ -1,0 +1,150 @@
+//! Reads the store: all of it once, then what changes; and puts right what somebody
+//! else tampered with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::WatchResponse;
+use quorate_consensus::{Rules, rules};
+use quorate_keyspace::{Change, Guard, Step, What, Write, names};
+
+use super::shared::Shared;
+use super::translate;
+use crate::api::StoreError;
+
+/// The first and the longest pause after trouble.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Reads everything, and makes sure that it is this cluster's.
+pub(super) async fn first_reading(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    let mut tries = 0;
+    let (revision, all) = loop {
+        match shared.connection.all().await {
+            Ok(all) => break all,
+            // Every member gets its chance.
+            Err(error) if tries >= 5 => return Err(error),
+            Err(_) => tries += 1,
+        }
+        tokio::time::sleep(PAUSE.0 * 2_u32.pow(tries)).await;
+    };
+    let own = shared.rules();
+    let key = names::rules(own.epoch());
+    if let Some(found) = all.iter().find(|kv| kv.key == key)
+        && rules::digest_of(&found.value) != own.digest()
+        && let Ok(other) = Rules::genesis(&found.value, shared.verifier())
+    {
+        return Err(StoreError::OtherCluster {
+            found: other.cluster_id(),
+            expected: own.cluster_id(),
+        });
+    }
+    let taken = shared.reader().take_all(revision, all);
+    let mut mending = shared.publish(taken);
+    let told = [
+        (names::THRESHOLD, own.threshold()),
+        (names::TOTAL_NODES, own.total()),
+    ];
+    mending.extend(told.map(|(key, number)| Step {
+        guards: vec![Guard::Absent(key.into())],
+        writes: vec![Write::put(key, number.to_string())],
+    }));
+    mend(shared, mending).await;
+    Ok(())
+}
+
+/// Follows the store for as long as the handle lives.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut pause = PAUSE.0;
+    loop {
+        let followed = follow(&shared, &mut pause).await;
+        if let Err(error) = followed {
+            tracing::debug!(%error, "etcd.follow");
+        }
+        shared.connection.turn();
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+/// Follows one member until it fails, or must be read anew.
+async fn follow(shared: &Arc<Shared>, pause: &mut Duration) -> Result<(), StoreError> {
+    let head = shared.connection.head().await?;
+    let at = shared.reader().revision();
+    if head.store < at {
+        return read_all(shared).await;
+    }
+    let mut stream = shared.connection.watch(at + 1).await?;
+    loop {
+        let answer = tokio::select! {
+            answer = stream.message() => answer,
+            () = shared.anew.notified() => return Ok(()),
+        };
+        let answer = answer.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let Some(answer) = answer else { return Ok(()) };
+        if answer.canceled() || answer.compact_revision() > 0 {
+            tracing::info!(
+                compacted = answer.compact_revision(),
+                reason = answer.cancel_reason(),
+                "etcd.read-anew"
+            );
+            // Whether changes were compacted away or the stream just ended: reading
+            // everything tells both.
+            return read_all(shared).await;
+        }
+        *pause = PAUSE.0;
+        let mending = take(shared, &answer);
+        mend(shared, mending).await;
+    }
+}
+
+/// Takes in what one answer says, transaction by transaction.
+fn take(shared: &Arc<Shared>, answer: &WatchResponse) -> Vec<Step> {
+    let prefix = shared.connection.prefix();
+    let changes = answer
+        .events()
+        .iter()
+        .filter_map(|event| translate::change(event, prefix));
+    let mut groups: Vec<(u64, Vec<Change>)> = Vec::new();
+    for (revision, change) in changes {
+        match groups.last_mut() {
+            Some((at, group)) if *at == revision => group.push(change),
+            _ => groups.push((revision, vec![change])),
+        }
+    }
+    let mut mending = Vec::new();
+    for (revision, group) in groups {
+        let taken = shared.reader().take(revision, group);
+        mending.extend(shared.publish(taken));
+    }
+    mending
+}
+
+async fn read_all(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    let (revision, all) = shared.connection.all().await?;
+    let mut taken = shared.reader().take_all(revision, all.clone());
+    if taken
+        .findings
+        .iter()
+        .any(|f| matches!(f.what, What::RolledBack { .. }))
+    {
+        let told = std::mem::take(&mut taken.findings);
+        // What this node believed is in its journal; the engine holds that against
+        // the older log and stops.
+        shared.forget();
+        taken = shared.reader().take_all(revision, all);
+        taken.findings = told;
+    }
+    let mending = shared.publish(taken);
+    mend(shared, mending).await;
+    Ok(())
+}
+
+/// Puts right what can be; another node may be faster.
+async fn mend(shared: &Arc<Shared>, steps: Vec<Step>) {
+    for step in steps {
+        if let Err(error) = shared.connection.step(&step).await {
+            // It is found again at the next reading of everything.
+            tracing::warn!(%error, "etcd.mend");
+        }
+    }
+}

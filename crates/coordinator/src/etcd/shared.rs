@@ -1,0 +1,186 @@
+//! What the tasks of a handle share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quorate_consensus::wire::BoardEntry;
+use quorate_consensus::{Rules, Verifier};
+use quorate_keyspace::{Finding, OpId, Reader, Reply, Step, Taken};
+use tokio::sync::{Notify, broadcast, oneshot, watch};
+
+use super::connection::Connection;
+use crate::api::StoreError;
+
+/// How long to wait for the follower before another member is asked.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many findings a slow receiver may be behind.
+const FINDINGS: usize = 256;
+
+pub(super) struct Shared {
+    pub(super) connection: Arc<Connection>,
+    rules: Arc<Rules>,
+    verifier: Arc<dyn Verifier>,
+    /// Never held across an `.await`.
+    reader: Mutex<Reader>,
+    waiting: Mutex<HashMap<OpId, oneshot::Sender<Reply>>>,
+    /// The store's revision up to which everything was read.
+    read: watch::Sender<u64>,
+    /// The log's head.
+    head: watch::Sender<u64>,
+    findings: broadcast::Sender<Finding>,
+    /// Tells the follower to begin anew with another member.
+    pub(super) anew: Notify,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        rules: Arc<Rules>,
+        verifier: Arc<dyn Verifier>,
+    ) -> Self {
+        let reader = Reader::new(Arc::clone(&rules), Arc::clone(&verifier));
+        Self {
+            connection,
+            rules,
+            verifier,
+            reader: Mutex::new(reader),
+            waiting: Mutex::default(),
+            read: watch::Sender::new(0),
+            head: watch::Sender::new(0),
+            findings: broadcast::Sender::new(FINDINGS),
+            anew: Notify::new(),
+        }
+    }
+
+    pub(super) fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
+    pub(super) fn verifier(&self) -> &dyn Verifier {
+        self.verifier.as_ref()
+    }
+
+    /// The reader. A panic while it is held is a bug that leaves it as it was: the
+    /// board checks everything before it changes.
+    pub(super) fn reader(&self) -> MutexGuard<'_, Reader> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets everything read: the store is another one.
+    pub(super) fn forget(&self) {
+        let mut reader = self.reader();
+        *reader = Reader::new(Arc::clone(&self.rules), Arc::clone(&self.verifier));
+    }
+
+    /// Does what was read, and gives what puts things right.
+    pub(super) fn publish(&self, taken: Taken) -> Vec<Step> {
+        let (read, head) = {
+            let reader = self.reader();
+            (reader.revision(), reader.board().revision())
+        };
+        for finding in taken.findings {
+            tracing::error!(%finding, "etcd.tampering");
+            // Without a receiver the log alone hears of it.
+            drop(self.findings.send(finding));
+        }
+        if !taken.replies.is_empty() {
+            let mut waiting = self.waiting();
+            for (id, reply) in taken.replies {
+                if let Some(waiter) = waiting.remove(&id) {
+                    drop(waiter.send(reply));
+                }
+            }
+        }
+        self.head
+            .send_if_modified(|known| std::mem::replace(known, head) != head);
+        self.read.send_replace(read);
+        taken.mending
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<OpId, oneshot::Sender<Reply>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes when this attempt's record was read back.
+    pub(super) fn expect(&self, id: OpId) -> oneshot::Receiver<Reply> {
+        let (told, hear) = oneshot::channel();
+        self.waiting().insert(id, told);
+        hear
+    }
+
+    pub(super) fn expect_no_more(&self, id: OpId) {
+        self.waiting().remove(&id);
+    }
+
+    /// Waits until everything up to a revision of the store was read.
+    pub(super) async fn read_to(&self, revision: u64) -> Result<(), StoreError> {
+        let mut read = self.read.subscribe();
+        loop {
+            match tokio::time::timeout(PATIENCE, read.wait_for(|at| *at >= revision)).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(_)) => return Err(StoreError::Closed),
+                // The member that the follower listens to may hang.
+                Err(_) => self.anew.notify_one(),
+            }
+        }
+    }
+
+    /// Reads up to everything that was answered to anybody before this was called;
+    /// gives the log's head.
+    pub(super) async fn sync(&self) -> Result<u64, StoreError> {
+        let patience = PATIENCE * 5;
+        let synced = tokio::time::timeout(patience, self.read_to_the_end()).await;
+        synced.unwrap_or_else(|_| {
+            let trouble = self.connection.last_trouble();
+            Err(StoreError::Unavailable(format!(
+                "not read within {patience:?}: {trouble}"
+            )))
+        })?;
+        Ok(self.reader().board().revision())
+    }
+
+    async fn read_to_the_end(&self) -> Result<(), StoreError> {
+        let head = self.connection.head().await?;
+        let at = self.reader().revision();
+        if head.store < at {
+            // An older copy: the follower finds out and begins anew.
+            self.anew.notify_one();
+            let mut read = self.read.subscribe();
+            let older = read.wait_for(|at| *at <= head.store);
+            return older.await.map(drop).map_err(|_| StoreError::Closed);
+        }
+        let target = match head.written {
+            // Deleted by somebody: what was written before it cannot be told from it.
+            0 if at > 0 && !self.reader().board_is_empty() => self.connection.touch_head().await?,
+            written => written,
+        };
+        self.read_to(target).await
+    }
+
+    pub(super) fn entries(&self, after: u64, limit: usize) -> Vec<BoardEntry> {
+        let entries: Vec<_> = self.reader().entries(after, limit).cloned().collect();
+        // The copies are made without the reader held.
+        entries
+            .iter()
+            .map(|entry| BoardEntry::clone(entry))
+            .collect()
+    }
+
+    pub(super) fn heads(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    pub(super) fn findings(&self) -> broadcast::Receiver<Finding> {
+        self.findings.subscribe()
+    }
+}

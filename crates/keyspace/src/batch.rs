@@ -1,0 +1,188 @@
+//! Which of the waiting operations travel together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_consensus::TxId;
+use quorate_consensus::board::{Outcome, Refusal, subject};
+use quorate_consensus::wire::BoardOp;
+use quorate_consensus::wire::board_op::Op;
+
+use crate::kv::{Step, Write};
+use crate::reader::Reader;
+use crate::record::{OpId, Record, vote_of};
+use crate::{names, plan};
+
+/// An operation that waits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// Names the attempt.
+    pub id: OpId,
+    /// The operation.
+    pub op: BoardOp,
+    /// Its time: milliseconds since the Unix epoch.
+    pub now_ms: u64,
+}
+
+/// What the board as far as it was read says without the store's help.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It has it already.
+    Unchanged,
+    /// It refuses.
+    Refused(Refusal),
+}
+
+/// What goes to the store in one transaction: first `writes`, which always happen,
+/// then the steps, each if its guards held when the transaction began.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Always written.
+    pub writes: Vec<Write>,
+    /// One for each operation taken: its place among the asks, and its step.
+    pub steps: Vec<(usize, Step)>,
+}
+
+/// Why an operation was not taken along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deferred {
+    /// It would write a key that another in the batch writes, or depends on one.
+    Clashes,
+    /// The batch is full.
+    Full,
+}
+
+/// What becomes of the waiting operations.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Planned {
+    /// What to send; without steps there is nothing to send.
+    pub batch: Batch,
+    /// Those that need no sending *if the board was read to the end* after they were
+    /// asked: their places among the asks.
+    pub settled: Vec<(usize, Verdict)>,
+    /// Those that wait on: their places among the asks.
+    pub waiting: Vec<(usize, Deferred)>,
+}
+
+impl Reader {
+    /// Plans a transaction of at most `most` of the waiting operations.
+    ///
+    /// All guards of a transaction are looked at before any of its writes, so what
+    /// depends on another operation of the batch must not be in it: votes on one
+    /// ballot go together, anything else about a ballot goes alone with that ballot,
+    /// and what bans or pardons goes alone.
+    pub fn plan(&self, asks: &[Ask], most: usize) -> Planned {
+        let mut planned = Planned::default();
+        let mut board = self.board().excerpt(asks.iter().map(|ask| &ask.op));
+        let mut touched: BTreeMap<TxId, bool> = BTreeMap::new();
+        let mut keys: BTreeSet<String> = BTreeSet::new();
+        let mut bytes = 0;
+        let mut lonely = false;
+        for (place, ask) in asks.iter().enumerate() {
+            if planned.batch.steps.len() >= most || bytes >= MAX_BYTES {
+                planned.waiting.push((place, Deferred::Full));
+                continue;
+            }
+            let is_vote = matches!(ask.op.op, Some(Op::RecordVote(_)));
+            let alone = matches!(ask.op.op, Some(Op::Ban(_) | Op::Unban(_) | Op::Accuse(_)));
+            let about = subject(&ask.op);
+            let depends = about
+                .as_ref()
+                .and_then(|tx_id| touched.get(tx_id))
+                .is_some_and(|only_votes| !(is_vote && *only_votes));
+            let is_first = planned.batch.steps.is_empty();
+            if depends || lonely || (alone && !is_first) {
+                planned.waiting.push((place, Deferred::Clashes));
+                continue;
+            }
+            // Known before it is applied: what the step would write, as far as two
+            // operations can clash without sharing a ballot.
+            let before = self.clash_keys(&ask.op);
+            if before.iter().any(|key| keys.contains(key)) {
+                planned.waiting.push((place, Deferred::Clashes));
+                continue;
+            }
+            let verdict = match board.apply(&ask.op, ask.now_ms, self.verifier()) {
+                Ok(Outcome::Applied(_)) => None,
+                Ok(Outcome::Unchanged) => Some(Verdict::Unchanged),
+                Err(refusal) => Some(Verdict::Refused(refusal)),
+            };
+            if let Some(verdict) = verdict {
+                planned.settled.push((place, verdict));
+                continue;
+            }
+            let record = Record {
+                id: ask.id,
+                op: ask.op.clone(),
+                time_ms: ask.now_ms,
+                index: planned.batch.steps.len() as u32,
+                origin: None,
+            };
+            let second = vote_of(&ask.op)
+                .is_some_and(|(tx_id, node_id)| self.knows(&names::vote(&tx_id, &node_id)));
+            let moved = match &ask.op.op {
+                Some(Op::Expire(_)) => self.votes_to_move(about.as_ref()),
+                _ => Vec::new(),
+            };
+            // `None` only for what the board would have refused.
+            let Some(step) = plan::step(&board, &record, self.revision(), second, moved) else {
+                continue;
+            };
+            bytes += step.writes.iter().map(size).sum::<usize>();
+            keys.extend(before);
+            if let Some(tx_id) = about {
+                touched
+                    .entry(tx_id)
+                    .and_modify(|only| *only &= is_vote)
+                    .or_insert(is_vote);
+            }
+            lonely = alone;
+            planned.batch.steps.push((place, step));
+        }
+        if !planned.batch.steps.is_empty() {
+            planned.batch.writes.push(Write::put(names::HEAD, ""));
+        }
+        planned
+    }
+
+    /// The keys by which operations clash that are not of one ballot's moves.
+    fn clash_keys(&self, op: &BoardOp) -> Vec<String> {
+        use quorate_consensus::statement::{BootBody, VoteBody, parse};
+        match &op.op {
+            Some(Op::RecordVote(op)) => {
+                let parsed = op
+                    .vote
+                    .as_ref()
+                    .map(|vote| parse::<VoteBody>(&vote.statement));
+                let Some(Ok((header, body))) = parsed else {
+                    return Vec::new();
+                };
+                vec![
+                    names::vote(&body.tx_id, &header.node_id),
+                    names::count(&body.tx_id, &body.choice),
+                ]
+            }
+            Some(Op::Boot(op)) => {
+                let parsed = op
+                    .boot
+                    .as_ref()
+                    .map(|boot| parse::<BootBody>(&boot.statement));
+                match parsed {
+                    Some(Ok((header, _))) => vec![names::member(&header.node_id)],
+                    _ => Vec::new(),
+                }
+            }
+            Some(Op::Reserve(_)) => vec![names::nonces(&self.board().rules().chain().account)],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A transaction is at most 1.5 MiB by default; a batch stays well below.
+const MAX_BYTES: usize = 512 * 1024;
+
+fn size(write: &Write) -> usize {
+    match write {
+        Write::Put { key, value, .. } => key.len() + value.len(),
+        Write::Delete(key) | Write::DeleteAll(key) => key.len(),
+    }
+}

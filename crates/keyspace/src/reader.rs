@@ -1,0 +1,526 @@
+//! What was read from the store, and what it means.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use quorate_consensus::board::{Board, Outcome, Refusal};
+use quorate_consensus::wire::BoardEntry;
+use quorate_consensus::wire::board_op::Op;
+use quorate_consensus::{Rules, TxId, Verifier};
+
+use crate::kv::{Change, Guard, KeyValue, Step, Write};
+use crate::names::{self, Name};
+use crate::plan::Moved;
+use crate::record::{OpId, Position, Record, vote_of};
+use crate::view::{self, Says, says};
+
+/// What became of an operation that reached the store.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// It changed the board: its revision in the log.
+    Applied(u64),
+    /// The board had it already, at this revision.
+    Unchanged(u64),
+    /// The board refuses it.
+    Refused(Refusal),
+}
+
+/// What somebody did to the store that no node does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The key, without the cluster's prefix.
+    pub key: String,
+    /// What was found.
+    pub what: What,
+}
+
+/// See [`Finding`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A record that is none, or lies where it must not: removed.
+    Misplaced,
+    /// A record that the board refuses: removed.
+    Unjustified(String),
+    /// A record that claims a place in the past: removed.
+    Backdated,
+    /// A believed record was overwritten: put back.
+    Overwritten,
+    /// A believed record, or a view of what is in force, was deleted: put back.
+    Vanished,
+    /// A view says what the board does not: put right.
+    WrongView,
+    /// A counter was raised without a vote. Nobody counts by it; it is left alone.
+    Counter,
+    /// The store is older than what was read from it before.
+    RolledBack {
+        /// The revision that was read before.
+        seen: u64,
+        /// The revision that the store is at now.
+        found: u64,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.key;
+        match &self.what {
+            What::Misplaced => write!(f, "{key}: no record that may lie there; removed"),
+            What::Unjustified(why) => write!(f, "{key}: the board refuses it: {why}; removed"),
+            What::Backdated => write!(f, "{key}: claims a place in the past; removed"),
+            What::Overwritten => write!(f, "{key}: was overwritten; put back"),
+            What::Vanished => write!(f, "{key}: vanished; put back"),
+            What::WrongView => write!(f, "{key}: says what the board does not; put right"),
+            What::Counter => write!(f, "{key}: was raised without a vote; nobody counts by it"),
+            What::RolledBack { seen, found } => write!(
+                f,
+                "the store is at revision {found}, and {seen} was read before: it is an older copy"
+            ),
+        }
+    }
+}
+
+/// What taking something in has led to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Taken {
+    /// New entries of the log, in order.
+    pub entries: Vec<Arc<BoardEntry>>,
+    /// What became of operations, by their attempts.
+    pub replies: Vec<(OpId, Reply)>,
+    /// Tampering.
+    pub findings: Vec<Finding>,
+    /// What puts it right. Each step is guarded, so that of many nodes one does it;
+    /// one that is refused was done, or will be found anew.
+    pub mending: Vec<Step>,
+}
+
+/// A believed record.
+#[derive(Clone, Debug)]
+struct Known {
+    id: OpId,
+    time_ms: u64,
+    position: Position,
+    /// The key it lies under now.
+    key: String,
+    /// The entry it became.
+    revision: u64,
+}
+
+/// Reads the store and believes what the board accepts.
+pub struct Reader {
+    board: Board,
+    verifier: Arc<dyn Verifier>,
+    entries: Vec<Arc<BoardEntry>>,
+    /// The store's revision up to which everything was read.
+    at: u64,
+    known: BTreeMap<Position, Known>,
+    by_key: BTreeMap<String, Position>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("at", &self.at)
+            .field("revision", &self.board.revision())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// A reader that has read nothing.
+    pub fn new(rules: Arc<Rules>, verifier: Arc<dyn Verifier>) -> Self {
+        Self {
+            board: Board::new(rules),
+            verifier,
+            entries: Vec::new(),
+            at: 0,
+            known: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+        }
+    }
+
+    /// The board as far as it was read.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// The store's revision up to which everything was read; 0 before the first
+    /// [`Reader::take_all`].
+    pub fn revision(&self) -> u64 {
+        self.at
+    }
+
+    /// The log's entries after revision `after`, at most `limit`.
+    pub fn entries(&self, after: u64, limit: usize) -> impl Iterator<Item = &Arc<BoardEntry>> {
+        let skip = usize::try_from(after).unwrap_or(usize::MAX);
+        self.entries.iter().skip(skip).take(limit)
+    }
+
+    /// Nothing was believed yet.
+    pub fn board_is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(crate) fn verifier(&self) -> &dyn Verifier {
+        self.verifier.as_ref()
+    }
+
+    /// Whether a believed record lies under this key.
+    pub(crate) fn knows(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// The records of a ballot's votes, as they make room when it expires.
+    pub(crate) fn votes_to_move(&self, tx_id: Option<&TxId>) -> Vec<Moved> {
+        let Some(tx_id) = tx_id else {
+            return Vec::new();
+        };
+        let prefix = names::votes_of(tx_id);
+        let under = self.by_key.range(prefix.clone()..);
+        let under = under.take_while(|(key, _)| key.starts_with(&prefix));
+        under
+            .filter_map(|(key, position)| {
+                let known = self.known.get(position)?;
+                Some(Moved {
+                    from: key.clone(),
+                    to: names::moved(*position),
+                    value: self.written_back(known)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Takes in all keys of the store as they were at `revision`: at the start, and
+    /// whenever the changes since [`Reader::revision`] cannot be had any more.
+    ///
+    /// A store that is at an older revision than what was read is not taken in: only
+    /// the finding says so, and a new reader has to start.
+    pub fn take_all(&mut self, revision: u64, all: Vec<KeyValue>) -> Taken {
+        let mut taken = Taken::default();
+        if revision < self.at {
+            taken.findings.push(Finding {
+                key: String::new(),
+                what: What::RolledBack {
+                    seen: self.at,
+                    found: revision,
+                },
+            });
+            return taken;
+        }
+        let present: BTreeSet<&str> = all.iter().map(|kv| kv.key.as_str()).collect();
+        let gone = |key: &&String| !present.contains(key.as_str());
+        let mut deleted: Vec<_> = self.by_key.keys().filter(gone).cloned().collect();
+        let views = all
+            .iter()
+            .filter(|kv| Name::of(&kv.key) != Name::Record)
+            .cloned()
+            .collect::<Vec<_>>();
+        let first = self.at == 0;
+        self.take_records(first, all, &mut taken);
+        for kv in &views {
+            self.check_view(kv, &mut taken);
+        }
+        // An expired ballot's votes were moved meanwhile.
+        deleted.retain(|key| self.by_key.contains_key(key));
+        for key in deleted {
+            self.vanished(&key, &mut taken);
+        }
+        let present: BTreeSet<&str> = views.iter().map(|kv| kv.key.as_str()).collect();
+        for (key, value) in view::all(&self.board) {
+            if !present.contains(key.as_str()) {
+                // The rules are written by whoever comes first.
+                if !(first && matches!(Name::of(&key), Name::Rules(_))) {
+                    taken.findings.push(Finding {
+                        key: key.clone(),
+                        what: What::Vanished,
+                    });
+                }
+                taken.mending.push(Step {
+                    guards: vec![Guard::Absent(key.clone())],
+                    writes: vec![Write::put(key, value)],
+                });
+            }
+        }
+        self.at = revision;
+        taken
+    }
+
+    /// Takes in what one transaction of the store changed: everything that bears
+    /// `revision`.
+    pub fn take(&mut self, revision: u64, changes: Vec<Change>) -> Taken {
+        let mut taken = Taken::default();
+        if revision <= self.at {
+            return taken;
+        }
+        let mut puts = Vec::new();
+        let mut views = Vec::new();
+        let mut deleted = Vec::new();
+        for change in changes {
+            match change {
+                Change::Put(kv) if Name::of(&kv.key) == Name::Record => puts.push(kv),
+                Change::Put(kv) => views.push(kv),
+                Change::Delete(key) => deleted.push(key),
+            }
+        }
+        let voted = self.take_records(false, puts, &mut taken);
+        for kv in &views {
+            match Name::of(&kv.key) {
+                Name::Count(_) if !voted.contains(&kv.key) => taken.findings.push(Finding {
+                    key: kv.key.clone(),
+                    what: What::Counter,
+                }),
+                _ => self.check_view(kv, &mut taken),
+            }
+        }
+        for key in deleted {
+            match Name::of(&key) {
+                Name::Record => {
+                    if self.by_key.contains_key(&key) {
+                        self.vanished(&key, &mut taken);
+                    }
+                }
+                name => {
+                    if let Says::Value(value) = says(&self.board, &name) {
+                        taken.findings.push(Finding {
+                            key: key.clone(),
+                            what: What::Vanished,
+                        });
+                        taken.mending.push(Step {
+                            guards: vec![Guard::Absent(key.clone())],
+                            writes: vec![Write::put(key, value)],
+                        });
+                    }
+                }
+            }
+        }
+        self.at = revision;
+        taken
+    }
+
+    /// Takes in records, in their order; gives the counters that their votes raised.
+    /// On the `first` reading a record may have any place.
+    fn take_records(
+        &mut self,
+        first: bool,
+        puts: Vec<KeyValue>,
+        taken: &mut Taken,
+    ) -> BTreeSet<String> {
+        let mut counters = BTreeSet::new();
+        // Of two that claim one place, the one that was written there comes first.
+        let mut new: BTreeMap<(Position, bool, String), (Record, u64)> = BTreeMap::new();
+        for kv in puts {
+            if Name::of(&kv.key) != Name::Record {
+                continue;
+            }
+            if let Some(known) = self.by_key.get(&kv.key).and_then(|p| self.known.get(p)) {
+                if !self.is_as_believed(known, &kv.value) {
+                    self.overwritten(&known.clone(), &kv, taken);
+                }
+                continue;
+            }
+            let record = Record::decode(&kv.value).filter(|r| r.belongs_under(&kv.key));
+            let Some(record) = record else {
+                remove(&kv, What::Misplaced, taken);
+                continue;
+            };
+            let position = Position {
+                revision: record.origin.unwrap_or(kv.mod_revision),
+                index: record.index,
+            };
+            if let Some(known) = self.known.get(&position).cloned() {
+                // Put back, or moved to make room.
+                if self.is_as_believed(&known, &kv.value) {
+                    self.by_key.remove(&known.key);
+                    self.by_key.insert(kv.key.clone(), position);
+                    if let Some(known) = self.known.get_mut(&position) {
+                        known.key = kv.key;
+                    }
+                } else {
+                    remove(&kv, What::Backdated, taken);
+                }
+                continue;
+            }
+            if !first && position.revision <= self.at {
+                remove(&kv, What::Backdated, taken);
+                continue;
+            }
+            let key = (position, record.origin.is_some(), kv.key);
+            new.insert(key, (record, kv.mod_revision));
+        }
+        for ((position, _, key), (record, mod_revision)) in new {
+            if self.known.contains_key(&position) {
+                taken.findings.push(Finding {
+                    key: key.clone(),
+                    what: What::Backdated,
+                });
+                taken.mending.push(removal(&key, mod_revision));
+                continue;
+            }
+            let raises = vote_counter(&record);
+            let reply = match self
+                .board
+                .apply(&record.op, record.time_ms, self.verifier.as_ref())
+            {
+                Ok(Outcome::Applied(entry)) => {
+                    let revision = entry.revision;
+                    self.believe(position, key, &record, entry, taken);
+                    Reply::Applied(revision)
+                }
+                Ok(Outcome::Unchanged) => {
+                    taken.mending.push(removal(&key, mod_revision));
+                    Reply::Unchanged(self.board.revision())
+                }
+                Err(refusal) => {
+                    if !can_be_late(&record, &refusal) {
+                        taken.findings.push(Finding {
+                            key: key.clone(),
+                            what: What::Unjustified(refusal.to_string()),
+                        });
+                    }
+                    taken.mending.push(removal(&key, mod_revision));
+                    Reply::Refused(refusal)
+                }
+            };
+            counters.extend(raises);
+            taken.replies.push((record.id, reply));
+        }
+        counters
+    }
+
+    fn believe(
+        &mut self,
+        position: Position,
+        key: String,
+        record: &Record,
+        entry: BoardEntry,
+        taken: &mut Taken,
+    ) {
+        let known = Known {
+            id: record.id,
+            time_ms: record.time_ms,
+            position,
+            key: key.clone(),
+            revision: entry.revision,
+        };
+        self.known.insert(position, known);
+        self.by_key.insert(key, position);
+        let entry = Arc::new(entry);
+        self.entries.push(Arc::clone(&entry));
+        taken.entries.push(entry);
+    }
+
+    /// The believed record, with its place in the order.
+    fn rebuilt(&self, known: &Known) -> Option<Record> {
+        let index = usize::try_from(known.revision.checked_sub(1)?).ok()?;
+        Some(Record {
+            id: known.id,
+            op: self.entries.get(index)?.op.clone()?,
+            time_ms: known.time_ms,
+            index: known.position.index,
+            origin: Some(known.position.revision),
+        })
+    }
+
+    fn written_back(&self, known: &Known) -> Option<Vec<u8>> {
+        Some(self.rebuilt(known)?.encode())
+    }
+
+    fn is_as_believed(&self, known: &Known, value: &[u8]) -> bool {
+        let (Some(found), Some(believed)) = (Record::decode(value), self.rebuilt(known)) else {
+            return false;
+        };
+        let origin = found.origin.is_none_or(|o| o == known.position.revision);
+        let origin_of = |record: Record| Record {
+            origin: None,
+            ..record
+        };
+        origin && origin_of(found) == origin_of(believed)
+    }
+
+    fn overwritten(&self, known: &Known, kv: &KeyValue, taken: &mut Taken) {
+        taken.findings.push(Finding {
+            key: kv.key.clone(),
+            what: What::Overwritten,
+        });
+        if let Some(value) = self.written_back(known) {
+            taken.mending.push(Step {
+                guards: vec![Guard::At(kv.key.clone(), kv.mod_revision)],
+                writes: vec![Write::put(kv.key.clone(), value)],
+            });
+        }
+    }
+
+    fn vanished(&self, key: &str, taken: &mut Taken) {
+        taken.findings.push(Finding {
+            key: key.into(),
+            what: What::Vanished,
+        });
+        let known = self.by_key.get(key).and_then(|p| self.known.get(p));
+        if let Some(value) = known.and_then(|known| self.written_back(known)) {
+            taken.mending.push(Step {
+                guards: vec![Guard::Absent(key.into())],
+                writes: vec![Write::put(key, value)],
+            });
+        }
+    }
+
+    fn check_view(&self, kv: &KeyValue, taken: &mut Taken) {
+        let write = match says(&self.board, &Name::of(&kv.key)) {
+            Says::Anything => return,
+            Says::Value(value) | Says::ValueOrNothing(value) if value == kv.value => return,
+            Says::Value(value) | Says::ValueOrNothing(value) => Write::put(kv.key.clone(), value),
+            Says::Nothing => Write::Delete(kv.key.clone()),
+        };
+        taken.findings.push(Finding {
+            key: kv.key.clone(),
+            what: What::WrongView,
+        });
+        taken.mending.push(Step {
+            guards: vec![Guard::At(kv.key.clone(), kv.mod_revision)],
+            writes: vec![write],
+        });
+    }
+}
+
+/// Whether a record that was written in good faith can be refused: a vote names
+/// nothing but its own key, so time, a ban or the ballot's end may overtake it, and a
+/// ban for silence depends on a reputation that other ballots change.
+fn can_be_late(record: &Record, refusal: &Refusal) -> bool {
+    match &record.op.op {
+        Some(Op::RecordVote(_)) => matches!(
+            refusal,
+            Refusal::TooOld { .. }
+                | Refusal::TooManyUnstarted(_)
+                | Refusal::Banned(_)
+                | Refusal::Collected(_)
+                | Refusal::OtherChoice { .. }
+        ),
+        Some(Op::Ban(_)) => matches!(refusal, Refusal::Unproven(_) | Refusal::AdvanceFirst(_)),
+        _ => false,
+    }
+}
+
+fn vote_counter(record: &Record) -> Option<String> {
+    use quorate_consensus::statement::{VoteBody, parse};
+    let (tx_id, _) = vote_of(&record.op)?;
+    let Some(Op::RecordVote(op)) = &record.op.op else {
+        return None;
+    };
+    let (_, body) = parse::<VoteBody>(&op.vote.as_ref()?.statement).ok()?;
+    Some(view::counter(&tx_id, &body.choice))
+}
+
+fn removal(key: &str, mod_revision: u64) -> Step {
+    Step {
+        guards: vec![Guard::At(key.into(), mod_revision)],
+        writes: vec![Write::Delete(key.into())],
+    }
+}
+
+fn remove(kv: &KeyValue, what: What, taken: &mut Taken) {
+    taken.findings.push(Finding {
+        key: kv.key.clone(),
+        what,
+    });
+    taken.mending.push(removal(&kv.key, kv.mod_revision));
+}

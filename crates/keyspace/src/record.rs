@@ -1,0 +1,102 @@
+//! An operation as a key holds it.
+
+use std::fmt;
+
+use prost::Message as _;
+use quorate_consensus::statement::{VoteBody, parse};
+use quorate_consensus::wire::board_op::Op;
+use quorate_consensus::wire::{BoardOp, StoreRecord};
+use quorate_consensus::{NodeId, TxId};
+
+use crate::names;
+
+/// Names one attempt to get an operation onto the board, however often its
+/// transaction is repeated: 16 bytes that no other attempt has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub [u8; 16]);
+
+impl fmt::Display for OpId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&names::hex(&self.0))
+    }
+}
+
+/// A record's place in the order of all records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The store's revision at which it was written first.
+    pub revision: u64,
+    /// Its place in that transaction.
+    pub index: u32,
+}
+
+/// An operation as a key holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Names the attempt that wrote it.
+    pub id: OpId,
+    /// The operation.
+    pub op: BoardOp,
+    /// Its time: milliseconds since the Unix epoch.
+    pub time_ms: u64,
+    /// Its place in its transaction.
+    pub index: u32,
+    /// The revision at which it was written first, if that is not the one at which
+    /// its key was: it was put back, or moved.
+    pub origin: Option<u64>,
+}
+
+impl Record {
+    /// The value of its key.
+    pub fn encode(&self) -> Vec<u8> {
+        let record = StoreRecord {
+            op: Some(self.op.clone()),
+            time_ms: self.time_ms,
+            op_id: self.id.0.to_vec(),
+            index: self.index,
+            origin: self.origin.unwrap_or(0),
+        };
+        record.encode_to_vec()
+    }
+
+    /// Reads a key's value; none if it is no record.
+    pub fn decode(value: &[u8]) -> Option<Self> {
+        let record = StoreRecord::decode(value).ok()?;
+        Some(Self {
+            id: OpId(record.op_id.try_into().ok()?),
+            op: record.op?,
+            time_ms: record.time_ms,
+            index: record.index,
+            origin: Some(record.origin).filter(|revision| *revision != 0),
+        })
+    }
+
+    /// Whether its operation may lie under this key. Somebody else's vote under a
+    /// trustee's key would keep that trustee's own away.
+    pub(crate) fn belongs_under(&self, key: &str) -> bool {
+        if let Some(revision) = self.origin {
+            let position = Position {
+                revision,
+                index: self.index,
+            };
+            if key == names::moved(position) {
+                return true;
+            }
+        }
+        match vote_of(&self.op) {
+            Some((tx_id, node_id)) => {
+                key == names::vote(&tx_id, &node_id) || key == names::second_vote(&tx_id, &node_id)
+            }
+            None => key == names::operation(self.id),
+        }
+    }
+}
+
+/// Whose vote on what an operation records; nothing is verified.
+pub(crate) fn vote_of(op: &BoardOp) -> Option<(TxId, NodeId)> {
+    let Some(Op::RecordVote(op)) = &op.op else {
+        return None;
+    };
+    let (header, body) = parse::<VoteBody>(&op.vote.as_ref()?.statement).ok()?;
+    Some((body.tx_id, header.node_id))
+}

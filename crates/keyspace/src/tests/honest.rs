@@ -1,0 +1,278 @@
+//! Nobody lies, but everybody is late.
+
+use fastrand::Rng;
+use quorate_consensus::Choice;
+use quorate_testkit::Options;
+
+use super::*;
+use crate::kv::{Guard, Write};
+use crate::names;
+
+fn cluster() -> Cluster {
+    Cluster::new(5, 4)
+}
+
+#[test]
+fn a_move_is_refused_when_a_vote_came_since_it_was_derived() {
+    let mut world = World::new(cluster(), 2);
+    for i in 0..4 {
+        let vote = world.vote(i, "a", number(1));
+        world.done(vote, NOW);
+    }
+    // Reader 1 records a dissent that reader 0 has not seen.
+    let dissent = world.vote(4, "a", number(2));
+    let dissent = world.ask(dissent, NOW);
+    assert_eq!(world.send(1, &[dissent]), 1);
+    let advance = world.ask(ops::advance(&id("a"), BallotState::ThresholdReached), NOW);
+    assert_eq!(world.send(0, std::slice::from_ref(&advance)), 0);
+    world.settle();
+    assert_eq!(world.state(0, "a"), Some(BallotState::Collecting));
+    // Derived anew it is another move.
+    let next = world.readers[0]
+        .board()
+        .next_move(&id("a"), NOW)
+        .expect("there is one");
+    assert_eq!(next.to, BallotState::AbortedByzantine);
+    world.done(ops::advance(&id("a"), next.to), NOW);
+    world.assert_one_log();
+}
+
+#[test]
+fn a_refused_operation_does_not_spoil_its_neighbours() {
+    let mut world = World::new(cluster(), 2);
+    let taken = world.vote(1, "b", number(1));
+    let taken = world.ask(taken, NOW);
+    assert_eq!(world.send(1, &[taken]), 1);
+    // Reader 0 does not know of it: in the middle of its batch is another vote of the
+    // same trustee.
+    let votes = [(0, "a", 1), (1, "b", 2), (2, "c", 1)];
+    let votes: Vec<_> = votes
+        .into_iter()
+        .map(|(i, name, value)| world.vote(i, name, number(value)))
+        .collect();
+    let asks: Vec<_> = votes.into_iter().map(|op| world.ask(op, NOW)).collect();
+    assert_eq!(world.send(0, &asks), 2);
+    world.settle();
+    assert_eq!(world.entries(0).len(), 3);
+    world.assert_one_log();
+}
+
+#[test]
+fn a_repeated_transaction_has_one_effect() {
+    let mut world = World::new(cluster(), 1);
+    let boot = ops::boot(world.cluster.boot(0, 1, NOW));
+    let vote = world.vote(1, "a", number(1));
+    let asks = [world.ask(boot, NOW), world.ask(vote, NOW)];
+    let planned = world.readers[0].plan(&asks, 64);
+    assert_eq!(world.store.commit(&planned.batch), [true, true]);
+    // The reply was lost, and the same is sent again.
+    assert_eq!(world.store.commit(&planned.batch), [false, false]);
+    world.settle();
+    assert_eq!(world.entries(0).len(), 2);
+    assert_eq!(world.replies.len(), 2);
+    world.assert_one_log();
+}
+
+#[test]
+fn the_version_of_the_counter_is_the_number_of_votes() {
+    let mut world = World::new(Cluster::new(12, 8), 3);
+    for i in 0..12 {
+        let vote = world.vote(i, "a", number(7));
+        let ask = world.ask(vote, NOW);
+        assert_eq!(world.send(i % 3, &[ask]), 1);
+    }
+    world.settle();
+    let key = names::count(&id("a"), &Choice::from(number(7)));
+    assert_eq!(world.store.get(&key).map(|kv| kv.version), Some(12));
+}
+
+#[test]
+fn an_expired_ballot_makes_room_and_loses_nothing() {
+    let options = Options::default().times(2_000, 100, 500);
+    let mut world = World::new(Cluster::with(5, 2, options), 2);
+    let vote = world.vote(0, "a", number(1));
+    world.done(vote, NOW);
+    let late = NOW + 10_000;
+    world.done(ops::expire(&id("a")), late);
+    assert_eq!(world.state(0, "a"), None);
+    let key = names::vote(&id("a"), &of(&world.cluster, 0));
+    assert!(world.store.get(&key).is_none());
+    // The same trustee votes again, and it is another ballot.
+    let again = world.cluster.vote(0, &id("a"), number(2), late);
+    world.done(ops::record_vote(again), late);
+    assert_eq!(world.findings, [[], []]);
+    world.assert_one_log();
+}
+
+#[test]
+fn what_was_compacted_away_is_read_anew() {
+    let mut world = World::new(cluster(), 2);
+    world.decided("a");
+    for i in 0..3 {
+        let vote = world.vote(i, "b", number(1));
+        let ask = world.ask(vote, NOW);
+        assert_eq!(world.send(0, &[ask]), 1);
+    }
+    world.read(0);
+    world.store.compact();
+    assert!(
+        world
+            .store
+            .changes_after(world.readers[1].revision())
+            .is_err()
+    );
+    world.settle();
+    assert_eq!(world.entries(1).len(), world.entries(0).len());
+    assert_eq!(world.findings, [[], []]);
+    world.assert_one_log();
+}
+
+/// What a node would propose for a ballot by what it has read so far.
+fn due(world: &World, i: usize, rng: &mut Rng, now_ms: u64) -> BoardOp {
+    let cluster = &world.cluster;
+    let board = world.readers[i].board();
+    let name = ["a", "b", "c"][rng.usize(0..3)];
+    let member = rng.usize(0..cluster.n());
+    let voted = |rng: &mut Rng| {
+        let value = if rng.u8(0..12) == 0 { 2 } else { 1 };
+        ops::record_vote(cluster.vote(member, &id(name), number(value), now_ms))
+    };
+    let Some(ballot) = board.ballot(&id(name)) else {
+        return voted(rng);
+    };
+    if rng.u8(0..20) == 0 {
+        return ops::boot(cluster.boot(member, rng.u64(1..9), now_ms));
+    }
+    if rng.u8(0..4) == 0 {
+        return voted(rng);
+    }
+    if let Some(next) = board.next_move(&id(name), now_ms) {
+        return ops::advance(&id(name), next.to);
+    }
+    let lie = ballot
+        .violations
+        .iter()
+        .find(|violation| violation.misbehaviour.is_some() && !board.is_banned(&violation.node_id));
+    if let Some(lie) = lie {
+        return ops::ban_for(&lie.node_id, lie.misbehaviour.clone().unwrap_or_default());
+    }
+    match ballot.state {
+        BallotState::Collecting if ballot.is_started() => voted(rng),
+        BallotState::Collecting => match rng.bool() {
+            true => voted(rng),
+            false => ops::expire(&id(name)),
+        },
+        BallotState::ThresholdReached => {
+            let reservation = board.next_reservation(ballot).unwrap_or_default();
+            ops::reserve(&id(name), reservation)
+        }
+        BallotState::Submitted if rng.bool() => ops::lease(&id(name), &of(cluster, member), 1_000),
+        BallotState::Submitted => {
+            let value = ballot.value.clone().unwrap_or(number(1));
+            let reservation = ballot.reservation.clone();
+            let say = |c: &Cluster, i| c.decision(i, &id(name), &value, reservation.as_ref());
+            ops::certify(&id(name), cluster.of_threshold(say))
+        }
+        _ => ops::mark_silent(&id(name)),
+    }
+}
+
+#[test]
+fn whoever_is_how_late_all_read_one_log_and_nobody_is_suspected() {
+    let clusters = [
+        Cluster::with(5, 4, Options::default().times(2_000, 50, 500)),
+        Cluster::with(4, 2, Options::default().times(2_000, 50, 500)),
+        Cluster::with(5, 3, Options::default().times(2_000, 50, 500).outvote()),
+    ];
+    let mut written = 0;
+    let mut refused = 0;
+    for seed in 0..400 {
+        let mut rng = Rng::with_seed(seed);
+        let mut world = World::new(clusters[seed as usize % clusters.len()].clone(), 3);
+        let mut now_ms = NOW;
+        for _ in 0..60 {
+            now_ms += [0, 5, 60, 700][rng.usize(0..4)];
+            let i = rng.usize(0..3);
+            let ops: Vec<_> = (0..rng.usize(1..5))
+                .map(|_| due(&world, i, &mut rng, now_ms))
+                .collect();
+            let asks: Vec<_> = ops.into_iter().map(|op| world.ask(op, now_ms)).collect();
+            let planned = world.readers[i].plan(&asks, 64);
+            let held = world.store.commit(&planned.batch);
+            written += held.iter().filter(|held| **held).count();
+            refused += held.iter().filter(|held| !**held).count();
+            if rng.u8(0..10) == 0 {
+                // The reply was lost, and the same transaction is sent again.
+                let again = world.store.commit(&planned.batch);
+                assert!(
+                    again
+                        .iter()
+                        .zip(&held)
+                        .all(|(again, held)| !(*again && *held))
+                );
+            }
+            if rng.u8(0..30) == 0 {
+                world.store.compact();
+            }
+            let reads = rng.usize(0..3);
+            if rng.bool() {
+                world.read(reads);
+            }
+        }
+        world.settle();
+        for (i, findings) in world.findings.iter().enumerate() {
+            assert_eq!(findings, &[], "seed {seed}: reader {i} suspects somebody");
+        }
+        world.assert_one_log();
+    }
+    assert!(
+        written > 10_000 && refused > 300,
+        "{written} written, {refused} refused by guards"
+    );
+}
+
+#[test]
+fn no_plan_writes_a_key_twice() {
+    // `model::Store::commit` panics at a key that is put twice, as etcd refuses it.
+    let mut world = World::new(cluster(), 1);
+    let asks: Vec<_> = (0..64)
+        .map(|n: u64| {
+            let op = world.vote(
+                (n % 5) as usize,
+                ["a", "b"][(n % 2) as usize],
+                number(n % 3),
+            );
+            world.ask(op, NOW)
+        })
+        .collect();
+    let planned = world.readers[0].plan(&asks, 64);
+    assert!(planned.batch.steps.len() > 3 && !planned.waiting.is_empty());
+    world.store.commit(&planned.batch);
+    world.settle();
+    world.assert_one_log();
+}
+
+#[test]
+fn guards_name_what_an_operation_was_derived_from() {
+    let mut world = World::new(cluster(), 1);
+    let settled = world.decided("a");
+    let board = world.readers[0].board();
+    let reservation = board
+        .next_reservation(board.ballot(&id("a")).unwrap())
+        .unwrap();
+    let at = world.readers[0].revision();
+    let ask = world.ask(ops::reserve(&id("a"), reservation), settled);
+    let planned = world.readers[0].plan(&[ask], 64);
+    let (_, step) = &planned.batch.steps[0];
+    let account = world.cluster.rules().chain().account.clone();
+    for guard in [
+        Guard::AllUnchanged(names::votes_of(&id("a")), at),
+        Guard::Unchanged(names::status(&id("a")), at),
+        Guard::AllUnchanged(names::BANNED.into(), at),
+        Guard::Unchanged(names::nonces(&account), at),
+    ] {
+        assert!(step.guards.contains(&guard), "{guard:?} is missing");
+    }
+    let keys: Vec<_> = step.writes.iter().map(Write::key).collect();
+    assert!(keys.contains(&names::nonces(&account).as_str()));
+}
