@@ -34,15 +34,15 @@ pub(super) struct Ground {
 
 impl Ground {
     /// A new directory. If the test runs as root, who must not run some servers, it
-    /// belongs to the first of `users` that this machine has. At the end, `last_words`
-    /// (lines for `sh`) are run there, by that user.
+    /// belongs to the first of `users` that this machine has (none named: to root). At
+    /// the end, `last_words` (lines for `sh`) are run there, by whoever runs the test.
     pub(super) fn new(name: &str, users: &[&str], last_words: &str) -> io::Result<Self> {
         let path = tempfile::Builder::new()
             .prefix(&format!("quorate-{name}-"))
             .tempdir()?
             .keep();
         let user = match fs::metadata(&path)?.uid() {
-            0 => Some(first_user(users)?),
+            0 if !users.is_empty() => Some(first_user(users)?),
             _ => None,
         };
         if let Some(User { uid, gid }) = user {
@@ -122,6 +122,18 @@ pub(super) fn free_port() -> u16 {
         "no free port between {FIRST_PORT} and {}",
         FIRST_PORT + PORTS
     );
+}
+
+/// A program that `tools/setup` may have installed: in `$QUORATE_TOOLS_DIR`, else in
+/// the workspace's `target/tools`, else in PATH.
+pub(super) fn find_tool(program: &str) -> Option<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools");
+    let cache = std::env::var_os("QUORATE_TOOLS_DIR").map(PathBuf::from);
+    let installed = cache.into_iter().chain([workspace]);
+    let mut installed = installed.map(|tools| tools.join("bin").join(program));
+    installed
+        .find(|file| file.is_file())
+        .or_else(|| find(program, &[]))
 }
 
 /// A program by its name: in PATH, or else in the last of the directories given (the

@@ -3,7 +3,11 @@
 //! without the server fails the test and is told what to install: a test that was
 //! skipped has shown nothing.
 
+mod certificates;
+pub mod etcd;
 mod ground;
 mod postgres;
 
+pub use certificates::{Certificates, Issued};
+pub use etcd::Etcd;
 pub use postgres::{Database, Durability, Postgres};
