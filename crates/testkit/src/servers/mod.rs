@@ -7,7 +7,9 @@ mod certificates;
 pub mod etcd;
 mod ground;
 mod postgres;
+mod proxy;
 
 pub use certificates::{Certificates, Issued};
 pub use etcd::Etcd;
 pub use postgres::{Database, Durability, Postgres};
+pub use proxy::{Proxy, Way};
