@@ -11,7 +11,7 @@ QUORATE := $(TARGET)/debug/quorate
 
 .PHONY: help
 help: ## List what there is to make
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build the binary target/debug/quorate
@@ -25,6 +25,15 @@ demo: build ## Build, then show seven scenarios on five trustees; ends 0 only if
 .PHONY: dev
 dev: build ## Build, then run five trustees on this machine until Ctrl-C
 	$(QUORATE) dev
+
+.PHONY: cluster
+cluster: build ## Start three etcd, PostgreSQL and five nodes on this machine, in the background
+	@tools/setup cluster
+	tools/cluster up
+
+.PHONY: cluster-down
+cluster-down: ## End what `make cluster` started; what it stored stays (tools/cluster wipe)
+	tools/cluster down
 
 .PHONY: test
 test: ## Run every test of the workspace

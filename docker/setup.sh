@@ -6,7 +6,8 @@
 #
 # NODES (5), THRESHOLD (4), HOST_PATTERN (node%d:9000, where node number %d is
 # reached), LISTEN_PATTERN (0.0.0.0:9000), DATA_PATTERN (/var/lib/quorate/%d),
-# SHARED (/shared).
+# SHARED (/shared, what the nodes of one machine share), STORAGE (other lines for
+# [storage] than those that keep the board in SHARED).
 set -euo pipefail
 
 dir=$1
@@ -65,7 +66,7 @@ node_key_path = "$dir/$id.key"
 bootstrap_peers = [$peers]
 
 [storage]
-coordinator = "embedded"
+${STORAGE:-coordinator = "embedded"}
 embedded_dir = "${SHARED:-/shared}"
 
 [consensus]
