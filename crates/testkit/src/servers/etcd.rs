@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::certificates::Certificates;
-use super::ground::{Ground, find_tool, free_port};
+use super::ground::{Ground, find_tool, free_port, signal};
 
 mod gateway;
 mod launch;
@@ -27,7 +27,7 @@ pub use options::{EtcdOptions, EtcdTls, EtcdUser};
 
 use launch::LAST_WORDS;
 use options::{PREFIX, ROOT, USER};
-use process::{all_halted, copy_directory, signal};
+use process::{all_halted, copy_directory};
 
 /// How long a member may take until it answers; the slowest machines are meant.
 const PATIENCE: Duration = Duration::from_secs(120);

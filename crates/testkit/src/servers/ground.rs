@@ -124,6 +124,19 @@ pub(super) fn free_port() -> u16 {
     );
 }
 
+/// Sends a signal; some of the processes may be gone by themselves.
+pub(super) fn signal(name: &str, pids: &[u32]) {
+    if pids.is_empty() {
+        return;
+    }
+    let mut kill = Command::new("kill");
+    kill.arg(format!("-{name}"));
+    kill.args(pids.iter().map(u32::to_string));
+    if let Err(error) = kill.output() {
+        panic!("the command kill: {error} (Debian: procps)");
+    }
+}
+
 /// A program that `tools/setup` may have installed: in `$QUORATE_TOOLS_DIR`, else in
 /// the workspace's `target/tools`, else in PATH.
 pub(super) fn find_tool(program: &str) -> Option<PathBuf> {

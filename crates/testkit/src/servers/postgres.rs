@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ground::{Ground, find, free_port};
+use super::ground::{Ground, find, free_port, signal};
 
 /// How long a server may take until it answers; the slowest machines are meant.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -287,14 +287,6 @@ fn text_of(command: &mut Command) -> Result<String, String> {
         true => Ok(text(&output.stdout)),
         false => Err(text(&output.stderr)),
     }
-}
-
-fn signal(name: &str, pids: &[u32]) {
-    let mut kill = Command::new("kill");
-    kill.arg(format!("-{name}"))
-        .args(pids.iter().map(u32::to_string));
-    // Some may be gone by themselves.
-    let _ = text_of(&mut kill);
 }
 
 /// Processes whose parent this is.

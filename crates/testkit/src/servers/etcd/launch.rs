@@ -45,6 +45,12 @@ impl Etcd {
         command.args(["-c", r#"echo $$ >pid && exec "$@""#, "etcd"]);
         command.arg(&self.binary).args(self.arguments(member));
         command.current_dir(place);
+        // Etcd takes its flags from there too.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"ETCD_") {
+                command.env_remove(name);
+            }
+        }
         command.stdout(log.try_clone()?).stderr(log);
         command.spawn()
     }

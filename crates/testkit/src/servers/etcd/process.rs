@@ -1,21 +1,7 @@
 //! What is done to processes and their directories.
 
 use std::path::Path;
-use std::process::Command;
 use std::{fs, io};
-
-/// Sends a signal; some of the processes may be gone by themselves.
-pub(super) fn signal(name: &str, pids: &[u32]) {
-    if pids.is_empty() {
-        return;
-    }
-    let mut kill = Command::new("kill");
-    kill.arg(format!("-{name}"));
-    kill.args(pids.iter().map(u32::to_string));
-    if let Err(error) = kill.output() {
-        panic!("the command kill: {error} (Debian: procps)");
-    }
-}
 
 /// Whether every thread of these processes is halted, or gone. A thread that is
 /// writing halts only when it has written.
