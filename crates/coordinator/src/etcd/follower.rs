@@ -2,7 +2,7 @@
 //! else tampered with.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_client::WatchResponse;
 use quorate_consensus::{Rules, rules};
@@ -16,16 +16,20 @@ use crate::api::StoreError;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// Reads everything, and makes sure that it is this cluster's.
-pub(super) async fn first_reading(shared: &Arc<Shared>) -> Result<(), StoreError> {
-    let mut tries = 0;
+pub(super) async fn first_reading(
+    shared: &Arc<Shared>,
+    patience: Duration,
+) -> Result<(), StoreError> {
+    let begun = Instant::now();
+    let mut pause = PAUSE.0;
     let (revision, all) = loop {
         match shared.connection.all().await {
             Ok(all) => break all,
+            Err(error) if begun.elapsed() >= patience => return Err(error),
             // Every member gets its chance.
-            Err(error) if tries >= 5 => return Err(error),
-            Err(_) => tries += 1,
+            Err(_) => tokio::time::sleep(pause).await,
         }
-        tokio::time::sleep(PAUSE.0 * 2_u32.pow(tries)).await;
+        pause = (pause * 2).min(PAUSE.1);
     };
     let own = shared.rules();
     let key = names::rules(own.epoch());
@@ -68,8 +72,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// Follows one member until it fails, or must be read anew.
 async fn follow(shared: &Arc<Shared>, pause: &mut Duration) -> Result<(), StoreError> {
-    let head = shared.connection.head().await?;
     let at = shared.reader().revision();
+    let head = shared.connection.head().await?;
     if head.store < at {
         return read_all(shared).await;
     }

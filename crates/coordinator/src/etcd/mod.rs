@@ -45,8 +45,8 @@ pub struct Options {
     pub user: Option<User>,
     /// How long one request may take.
     pub request_timeout: Duration,
-    /// How long a proposal may take with all its repetitions; after it nobody knows
-    /// whether it took effect.
+    /// How long a proposal, or a reading, may take with all its repetitions; after it
+    /// nobody knows whether a proposal took effect.
     pub propose_timeout: Duration,
     /// The most operations in one transaction: 1 to 64 (etcd's default limit is 128
     /// writes in one place of a transaction).
@@ -126,8 +126,13 @@ impl Etcd {
         dial: Arc<dyn Dial>,
     ) -> Result<Self, StoreError> {
         let connection = Arc::new(Connection::new(&options, dial)?);
-        let shared = Arc::new(Shared::new(connection, rules, verifier));
-        follower::first_reading(&shared).await?;
+        let shared = Arc::new(Shared::new(
+            connection,
+            rules,
+            verifier,
+            options.propose_timeout,
+        ));
+        follower::first_reading(&shared, options.propose_timeout).await?;
         let (jobs, waiting) = mpsc::channel(options.queue.max(1));
         let writer = Writer::new(Arc::clone(&shared), &options);
         let tasks = vec![
@@ -189,6 +194,12 @@ impl Coordinator for Etcd {
     }
 
     async fn entries(&self, after: u64, limit: usize) -> Result<Vec<BoardEntry>, StoreError> {
+        let entries = self.shared.entries(after, limit);
+        if !entries.is_empty() || limit == 0 {
+            return Ok(entries);
+        }
+        // None may be given only when there are none.
+        self.shared.sync().await?;
         Ok(self.shared.entries(after, limit))
     }
 

@@ -15,6 +15,9 @@ use crate::api::StoreError;
 /// How long to wait for the follower before another member is asked.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The pauses between two tries to read where the log ends.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
 /// How many findings a slow receiver may be behind.
 const FINDINGS: usize = 256;
 
@@ -22,6 +25,8 @@ pub(super) struct Shared {
     pub(super) connection: Arc<Connection>,
     rules: Arc<Rules>,
     verifier: Arc<dyn Verifier>,
+    /// How long to try.
+    patience: Duration,
     /// Never held across an `.await`.
     reader: Mutex<Reader>,
     waiting: Mutex<HashMap<OpId, oneshot::Sender<Reply>>>,
@@ -47,12 +52,14 @@ impl Shared {
         connection: Arc<Connection>,
         rules: Arc<Rules>,
         verifier: Arc<dyn Verifier>,
+        patience: Duration,
     ) -> Self {
         let reader = Reader::new(Arc::clone(&rules), Arc::clone(&verifier));
         Self {
             connection,
             rules,
             verifier,
+            patience,
             reader: Mutex::new(reader),
             waiting: Mutex::default(),
             read: watch::Sender::new(0),
@@ -136,22 +143,37 @@ impl Shared {
     }
 
     /// Reads up to everything that was answered to anybody before this was called;
-    /// gives the log's head.
+    /// gives the log's head. Tries for a while.
     pub(super) async fn sync(&self) -> Result<u64, StoreError> {
-        let patience = PATIENCE * 5;
-        let synced = tokio::time::timeout(patience, self.read_to_the_end()).await;
-        synced.unwrap_or_else(|_| {
-            let trouble = self.connection.last_trouble();
+        let patience = self.patience;
+        let read = async {
+            let mut pause = PAUSE.0;
+            while let Err(error) = self.read_to_the_end().await {
+                if error == StoreError::Closed {
+                    return Err(error);
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+            Ok(())
+        };
+        let read = tokio::time::timeout(patience, read).await;
+        read.unwrap_or_else(|_| {
             Err(StoreError::Unavailable(format!(
-                "not read within {patience:?}: {trouble}"
+                "not read within {patience:?}; last trouble: {}",
+                self.connection.last_trouble()
             )))
         })?;
         Ok(self.reader().board().revision())
     }
 
     async fn read_to_the_end(&self) -> Result<(), StoreError> {
+        // Taken before the question: the follower reads on while it is answered.
+        let (at, is_empty) = {
+            let reader = self.reader();
+            (reader.revision(), reader.board_is_empty())
+        };
         let head = self.connection.head().await?;
-        let at = self.reader().revision();
         if head.store < at {
             // An older copy: the follower finds out and begins anew.
             self.anew.notify_one();
@@ -160,8 +182,8 @@ impl Shared {
             return older.await.map(drop).map_err(|_| StoreError::Closed);
         }
         let target = match head.written {
-            // Deleted by somebody: what was written before it cannot be told from it.
-            0 if at > 0 && !self.reader().board_is_empty() => self.connection.touch_head().await?,
+            // Deleted by somebody: what was written before cannot be told from it.
+            0 if !is_empty => self.connection.touch_head().await?,
             written => written,
         };
         self.read_to(target).await
