@@ -32,6 +32,23 @@ pub enum Verdict {
     Refused(Refusal),
 }
 
+impl Verdict {
+    /// Whether it stays so even though a transaction that was sent with this operation
+    /// may still be on its way to the store. What names all that it was derived from
+    /// is refused now because something of that has changed, so its guards fail; a
+    /// vote names only its own key, and what refuses it could pass before the
+    /// transaction arrives.
+    pub fn is_certain(&self, op: &BoardOp) -> bool {
+        match (self, &op.op) {
+            (Self::Refused(refusal), Some(Op::RecordVote(_))) => {
+                !matches!(refusal, Refusal::Banned(_) | Refusal::TooManyUnstarted(_))
+            }
+            (Self::Refused(_), Some(Op::Ban(_))) => false,
+            _ => true,
+        }
+    }
+}
+
 /// What goes to the store in one transaction: first `writes`, which always happen,
 /// then the steps, each if its guards held when the transaction began.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -4,7 +4,8 @@
 //!
 //! Reading order: [`identity`] is what a certificate says, [`pki`] makes certificates
 //! in files, [`material`] is a node's certificates in use, [`listener`] accepts,
-//! [`client`] dials, [`registry`] ends what must end.
+//! [`client`] dials, [`outward`] dials servers that are none of ours, [`registry`] ends
+//! what must end.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::panic, clippy::expect_used)
@@ -16,6 +17,7 @@ mod error;
 pub mod identity;
 pub mod listener;
 pub mod material;
+pub mod outward;
 pub mod pki;
 mod refused;
 pub mod registry;
@@ -29,5 +31,6 @@ pub use error::TlsError;
 pub use identity::{Identity, IdentityError, Role, Serial};
 pub use listener::{Counters, Listener, ListenerOptions};
 pub use material::{TlsMaterial, TlsPaths};
+pub use outward::{OutwardPaths, OutwardTls};
 pub use refused::{Refusal, Refused};
 pub use registry::Registry;

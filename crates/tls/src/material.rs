@@ -326,7 +326,7 @@ pub(crate) fn chain_verifier(
     builder.build().map_err(|e| TlsError::Rustls(e.to_string()))
 }
 
-fn roots(cas: &[CertificateDer<'_>]) -> Result<Arc<RootCertStore>, TlsError> {
+pub(crate) fn roots(cas: &[CertificateDer<'_>]) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     for ca in cas {
         roots.add(ca.clone())?;

@@ -42,11 +42,12 @@ impl fmt::Debug for User {
 /// Opens connections to members of etcd.
 pub trait Dial: Send + Sync + 'static {
     /// A channel to this endpoint, which may connect later. `endpoint` comes with
-    /// deadlines and keep-alives set.
+    /// deadlines and keep-alives set and with the scheme `http`; `tls` says whether
+    /// `https` was asked for.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], for an endpoint that can never be reached so.
-    fn channel(&self, endpoint: Endpoint) -> Result<Channel, StoreError>;
+    fn channel(&self, endpoint: Endpoint, tls: bool) -> Result<Channel, StoreError>;
 }
 
 /// Connections without TLS.
@@ -54,11 +55,11 @@ pub trait Dial: Send + Sync + 'static {
 pub struct Plain;
 
 impl Dial for Plain {
-    fn channel(&self, endpoint: Endpoint) -> Result<Channel, StoreError> {
-        match endpoint.uri().scheme_str() {
-            Some("http") => Ok(endpoint.connect_lazy()),
-            _ => Err(StoreError::Unavailable(format!(
-                "{} needs TLS: give the CA, the certificate and the key for etcd",
+    fn channel(&self, endpoint: Endpoint, tls: bool) -> Result<Channel, StoreError> {
+        match tls {
+            false => Ok(endpoint.connect_lazy()),
+            true => Err(StoreError::Unavailable(format!(
+                "{} is to be reached by TLS: name the CA in storage.etcd_ca_path",
                 endpoint.uri()
             ))),
         }
@@ -99,11 +100,12 @@ impl Connection {
     pub(super) fn new(options: &Options, dial: Arc<dyn Dial>) -> Result<Self, StoreError> {
         let mut endpoints = Vec::new();
         for at in &options.endpoints {
-            let with_scheme = match at.contains("://") {
-                true => at.clone(),
-                false => format!("http://{at}"),
+            let (tls, host) = match at.split_once("://") {
+                Some(("https", host)) => (true, host),
+                Some((_, host)) => (false, host),
+                None => (false, at.as_str()),
             };
-            let endpoint = Endpoint::from_shared(with_scheme).map_err(|error| {
+            let endpoint = Endpoint::from_shared(format!("http://{host}")).map_err(|error| {
                 StoreError::Unavailable(format!("etcd endpoint {at:?} is no address: {error}"))
             })?;
             let endpoint = endpoint
@@ -112,7 +114,7 @@ impl Connection {
                 .keep_alive_timeout(Duration::from_secs(3))
                 .keep_alive_while_idle(true)
                 .tcp_nodelay(true);
-            endpoints.push((at.clone(), dial.channel(endpoint)?));
+            endpoints.push((at.clone(), dial.channel(endpoint, tls)?));
         }
         if endpoints.is_empty() {
             return Err(StoreError::Unavailable(
@@ -182,10 +184,10 @@ impl Connection {
             .clone_from(&told);
         // Many requests may fail at once: only the first turns.
         let next = (member + 1) % self.endpoints.len();
-        let turned =
-            self.current
-                .compare_exchange(member, next, Ordering::Relaxed, Ordering::Relaxed);
-        drop(turned);
+        // Whoever was first to turn has turned.
+        let _ = self
+            .current
+            .compare_exchange(member, next, Ordering::Relaxed, Ordering::Relaxed);
         StoreError::Unavailable(told)
     }
 

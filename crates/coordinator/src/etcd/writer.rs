@@ -132,10 +132,14 @@ impl Writer {
             };
             match (job.fresh, verdict) {
                 (false, _) => stale.push(job),
-                (true, Verdict::Unchanged) => job.answer(Ok(Proposed::Unchanged(revision))),
-                (true, Verdict::Refused(_)) if job.doubtful => job.answer(Err(unknown(
-                    "it was sent before, and etcd did not say what became of it",
-                ))),
+                (true, Verdict::Unchanged) => {
+                    job.answer(Ok(Proposed::Unchanged(revision)));
+                }
+                (true, verdict) if job.doubtful && !verdict.is_certain(&job.ask.op) => {
+                    job.answer(Err(unknown(
+                        "it was sent before, and etcd did not say what became of it",
+                    )));
+                }
                 (true, Verdict::Refused(refusal)) => job.answer(Err(refusal.into())),
             }
         }
