@@ -10,6 +10,7 @@
     deny(clippy::unwrap_used, clippy::panic, clippy::expect_used)
 )]
 
+mod board;
 mod clock;
 pub mod config;
 mod counters;

@@ -11,10 +11,11 @@ use quorate_chain::{Chain, ChainError, ChainKey, Ledger, LedgerOptions};
 use quorate_consensus::proof::verify_rules;
 use quorate_consensus::statement::KeyRole;
 use quorate_consensus::{ClusterId, NodeId, Rules, rules, wire};
-use quorate_coordinator::{Coordinator, Embedded, StoreError};
+use quorate_coordinator::{Coordinator, StoreError};
 use quorate_crypto::{CachedVerifier, KeyError, SigningKey};
 use quorate_tls::{TlsError, TlsMaterial, TlsPaths};
 
+use crate::board;
 use crate::config::{Config, ConfigError, PeerAddress};
 use crate::faults::Faults;
 use crate::journal::JournalError;
@@ -154,7 +155,7 @@ pub struct Parts {
 impl Parts {
     /// Assembles a node as its configuration says: reads keys, certificates and
     /// rules, opens the stores, and binds the address. Blocks: in async code, call it
-    /// where blocking is allowed.
+    /// where blocking is allowed; with etcd it must be within a tokio runtime.
     ///
     /// # Errors
     /// [`StartError`], the first that applies.
@@ -181,7 +182,7 @@ impl Parts {
             Some(path) if config.chain.submit => Some(ChainKey::read(path)?),
             _ => None,
         };
-        let board = Embedded::open(shared.join("board.db"), genesis.clone(), verifier.clone())?;
+        let coordinator = board::open(&config.storage, genesis, &verifier)?;
         let audit = SqliteAudit::open(shared.join("audit.db"), lineage)?;
         let chain = Ledger::open(
             shared.join("ledger.db"),
@@ -218,7 +219,7 @@ impl Parts {
                 burst: limit(network.rate_limit_burst),
                 frames_per_sec: limit(network.rate_limit_frames_per_sec),
             },
-            coordinator: Arc::new(board),
+            coordinator,
             audit: Arc::new(audit),
             chain: Arc::new(chain),
             submits: config.chain.submit,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use hyper_util::rt::TokioIo;
+use quorate_crypto::file;
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -16,7 +17,6 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::TlsError;
-use crate::pki::file;
 use crate::material::{H2, provider, read_certificates, roots};
 
 /// Where the certificates for such a server are.

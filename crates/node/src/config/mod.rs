@@ -2,6 +2,7 @@
 //! An unknown key is an error with a suggestion, for a misspelt key that is silently
 //! ignored is a setting that somebody believes in.
 
+mod etcd;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use std::str::FromStr;
 use quorate_consensus::{ClusterId, NodeId, PeerId, Rules};
 use quorate_telemetry::{Format, LogSettings};
 
+pub use etcd::EtcdSection;
 pub use source::Place;
 use source::{Raw, Settings};
 
@@ -195,10 +197,37 @@ pub struct NetworkSection {
 }
 
 /// What keeps the board.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum CoordinatorKind {
     /// A file shared by the processes of one machine.
     Embedded,
+    /// An etcd cluster.
+    Etcd(Box<EtcdSection>),
+}
+
+/// Text that no log and no message may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 /// `[storage]`: what keeps the board and the audit record.
@@ -455,17 +484,18 @@ impl Reader {
             .unwrap_or_else(|| "data".into());
         let chosen = self.take("storage", "coordinator", |raw| match raw {
             Raw::Text(text) => match &**text {
-                "embedded" => Ok(Ok(CoordinatorKind::Embedded)),
-                "etcd" | "pbft" => Ok(Err(format!(
-                    "storage.coordinator = {text:?} (only \"embedded\" is)"
+                "embedded" => Ok(Ok(false)),
+                "etcd" => Ok(Ok(true)),
+                "pbft" => Ok(Err(format!(
+                    "storage.coordinator = {text:?} (\"embedded\" and \"etcd\" are)"
                 ))),
-                _ => Err(format!("must be \"embedded\", not {text:?}")),
+                _ => Err(format!("must be \"embedded\" or \"etcd\", not {text:?}")),
             },
             _ => Err("must be a text".to_owned()),
         })?;
         let coordinator = match chosen {
-            None => CoordinatorKind::Embedded,
-            Some((Ok(kind), _)) => kind,
+            None | Some((Ok(false), _)) => CoordinatorKind::Embedded,
+            Some((Ok(true), _)) => CoordinatorKind::Etcd(Box::new(self.etcd()?)),
             Some((Err(what), place)) => return Err(ConfigError::Later { place, what }),
         };
         self.take("mtls", "tls_version", |raw| match raw {

@@ -46,6 +46,18 @@ pub(super) const KEYS: &[Key] = &[
     ("network", "rate_limit_burst", Kind::Number, None),
     ("network", "rate_limit_frames_per_sec", Kind::Number, None),
     ("storage", "coordinator", Kind::Text, None),
+    (
+        "storage",
+        "etcd_endpoints",
+        Kind::List,
+        Some("ETCD_ENDPOINTS"),
+    ),
+    ("storage", "etcd_prefix", Kind::Text, None),
+    ("storage", "etcd_user", Kind::Text, None),
+    ("storage", "etcd_password", Kind::Text, None),
+    ("storage", "etcd_ca_path", Kind::Text, None),
+    ("storage", "etcd_cert_path", Kind::Text, None),
+    ("storage", "etcd_key_path", Kind::Text, None),
     ("storage", "embedded_dir", Kind::Text, None),
     ("consensus", "cluster_id", Kind::Text, None),
     ("consensus", "rules_path", Kind::Text, None),
@@ -71,9 +83,6 @@ pub(super) const KEYS: &[Key] = &[
 /// Keys that later versions have: naming one is a clear error, not a misspelling.
 pub(super) const LATER: &[(&str, &str)] = &[
     ("node", "health_addr"),
-    ("storage", "etcd_endpoints"),
-    ("storage", "etcd_prefix"),
-    ("storage", "etcd_user"),
     ("storage", "postgres_url"),
     ("telemetry", "otlp_endpoint"),
     ("telemetry", "sample_ratio"),

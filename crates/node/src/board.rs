@@ -1,0 +1,72 @@
+//! Opens what keeps the board, as the configuration says.
+
+use std::sync::Arc;
+
+use quorate_consensus::Rules;
+use quorate_coordinator::etcd::{Dial, Options, Plain, User};
+use quorate_coordinator::{Coordinator, Embedded, Etcd, StoreError};
+use quorate_crypto::CachedVerifier;
+use quorate_tls::{OutwardPaths, OutwardTls};
+use tokio::runtime::Handle;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::config::{CoordinatorKind, EtcdSection, StorageSection};
+use crate::parts::StartError;
+
+/// See the module's head. Blocks; etcd needs the runtime that it is called within.
+pub(crate) fn open(
+    storage: &StorageSection,
+    genesis: &Arc<Rules>,
+    verifier: &Arc<CachedVerifier>,
+) -> Result<Arc<dyn Coordinator>, StartError> {
+    match &storage.coordinator {
+        CoordinatorKind::Embedded => {
+            let path = storage.embedded_dir.join("board.db");
+            let board = Embedded::open(path, genesis.clone(), verifier.clone())?;
+            Ok(Arc::new(board))
+        }
+        CoordinatorKind::Etcd(section) => {
+            let runtime = Handle::try_current()
+                .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            let dial = dial(section)?;
+            let options = options(section, genesis);
+            let opened = Etcd::open(options, genesis.clone(), verifier.clone(), dial);
+            let etcd = runtime.block_on(opened)?;
+            Ok(Arc::new(etcd))
+        }
+    }
+}
+
+fn options(section: &EtcdSection, genesis: &Rules) -> Options {
+    let mut options = Options::new(section.endpoints.clone(), genesis.cluster_name());
+    if let Some(prefix) = &section.prefix {
+        options.prefix = format!("{}/", prefix.trim_end_matches('/'));
+    }
+    options.user = section.user.as_ref().map(|(name, password)| User {
+        name: name.clone(),
+        password: password.expose().to_owned(),
+    });
+    options
+}
+
+fn dial(section: &EtcdSection) -> Result<Arc<dyn Dial>, StartError> {
+    let Some(ca_cert) = section.ca_path.clone() else {
+        return Ok(Arc::new(Plain));
+    };
+    let own = section.own.clone();
+    let tls = OutwardTls::load(&OutwardPaths { ca_cert, own })?;
+    Ok(Arc::new(Secured(tls)))
+}
+
+/// Connections by TLS, to the endpoints that ask for it.
+struct Secured(OutwardTls);
+
+impl Dial for Secured {
+    fn channel(&self, endpoint: Endpoint, tls: bool) -> Result<Channel, StoreError> {
+        if !tls {
+            return Plain.channel(endpoint, false);
+        }
+        let opened = self.0.channel(endpoint);
+        opened.map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+}
