@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use etcd_client::WatchResponse;
 use quorate_consensus::{Rules, rules};
-use quorate_keyspace::{Change, Guard, Step, What, Write, names};
+use quorate_keyspace::{Change, Finding, Guard, Step, What, Write, names};
 
 use super::shared::Shared;
 use super::translate;
@@ -63,6 +63,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let followed = follow(&shared, &mut pause).await;
         if let Err(error) = followed {
             tracing::debug!(%error, "etcd.follow");
+        }
+        if shared.rolled_back().is_some() {
+            return;
         }
         shared.connection.turn();
         tokio::time::sleep(pause).await;
@@ -125,18 +128,10 @@ fn take(shared: &Arc<Shared>, answer: &WatchResponse) -> Vec<Step> {
 
 async fn read_all(shared: &Arc<Shared>) -> Result<(), StoreError> {
     let (revision, all) = shared.connection.all().await?;
-    let mut taken = shared.reader().take_all(revision, all.clone());
-    if taken
-        .findings
-        .iter()
-        .any(|f| matches!(f.what, What::RolledBack { .. }))
-    {
-        let told = std::mem::take(&mut taken.findings);
-        // What this node believed is in its journal; the engine holds that against
-        // the older log and stops.
-        shared.forget();
-        taken = shared.reader().take_all(revision, all);
-        taken.findings = told;
+    let taken = shared.reader().take_all(revision, all.clone());
+    let rolled_back = |finding: &&Finding| matches!(finding.what, What::RolledBack { .. });
+    if let Some(finding) = taken.findings.iter().find(rolled_back) {
+        shared.roll_back(finding, revision, all);
     }
     let mending = shared.publish(taken);
     mend(shared, mending).await;

@@ -25,12 +25,16 @@ use crate::api::{Coordinator, StoreError};
 mod connection;
 mod follower;
 mod shared;
+#[cfg(feature = "suite")]
+mod testing;
 mod translate;
 mod writer;
 
 use connection::Connection;
 pub use connection::{Dial, Plain, User};
 use shared::Shared;
+#[cfg(feature = "suite")]
+pub use testing::{outcome, transaction};
 use writer::{Job, Writer};
 
 /// How a handle works; the defaults fit a node.
@@ -174,6 +178,9 @@ impl Drop for Etcd {
 #[async_trait]
 impl Coordinator for Etcd {
     async fn propose(&self, op: BoardOp, now_ms: u64) -> Result<Proposed, ProposeError> {
+        if let Some(error) = self.shared.rolled_back() {
+            return Err(error.into());
+        }
         let (reply, answer) = oneshot::channel();
         let job = Job::new(self.ids.next(), op, now_ms, reply);
         let asked = async {

@@ -1,12 +1,12 @@
 //! What the tasks of a handle share.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use quorate_consensus::wire::BoardEntry;
 use quorate_consensus::{Rules, Verifier};
-use quorate_keyspace::{Finding, OpId, Reader, Reply, Step, Taken};
+use quorate_keyspace::{Finding, KeyValue, OpId, Reader, Reply, Step, Taken};
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use super::connection::Connection;
@@ -35,6 +35,8 @@ pub(super) struct Shared {
     /// The log's head.
     head: watch::Sender<u64>,
     findings: broadcast::Sender<Finding>,
+    /// Set for good when the store turned out to be an older copy of itself.
+    rolled_back: OnceLock<String>,
     /// Tells the follower to begin anew with another member.
     pub(super) anew: Notify,
 }
@@ -65,6 +67,7 @@ impl Shared {
             read: watch::Sender::new(0),
             head: watch::Sender::new(0),
             findings: broadcast::Sender::new(FINDINGS),
+            rolled_back: OnceLock::new(),
             anew: Notify::new(),
         }
     }
@@ -83,10 +86,23 @@ impl Shared {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets everything read: the store is another one.
-    pub(super) fn forget(&self) {
-        let mut reader = self.reader();
-        *reader = Reader::new(Arc::clone(&self.rules), Arc::clone(&self.verifier));
+    /// The store is an older copy: what it shows is taken in for its head alone, which
+    /// tells the engine that it must stop, and from now on this handle shows and takes
+    /// nothing more. What this node believed is in its journal.
+    pub(super) fn roll_back(&self, finding: &Finding, revision: u64, all: Vec<KeyValue>) {
+        let mut older = Reader::new(Arc::clone(&self.rules), Arc::clone(&self.verifier));
+        drop(older.take_all(revision, all));
+        *self.reader() = older;
+        // Only the follower calls this, and it stops then.
+        let _ = self.rolled_back.set(finding.to_string());
+    }
+
+    /// Why nothing more is taken, if the store is an older copy of itself.
+    pub(super) fn rolled_back(&self) -> Option<StoreError> {
+        let why = self.rolled_back.get()?;
+        Some(StoreError::Unavailable(format!(
+            "STORE_ROLLBACK: {why}; run quorate reconcile"
+        )))
     }
 
     /// Does what was read, and gives what puts things right.
@@ -145,6 +161,9 @@ impl Shared {
     /// Reads up to everything that was answered to anybody before this was called;
     /// gives the log's head. Tries for a while.
     pub(super) async fn sync(&self) -> Result<u64, StoreError> {
+        if self.rolled_back.get().is_some() {
+            return Ok(self.reader().board().revision());
+        }
         let patience = self.patience;
         let read = async {
             let mut pause = PAUSE.0;
@@ -190,6 +209,9 @@ impl Shared {
     }
 
     pub(super) fn entries(&self, after: u64, limit: usize) -> Vec<BoardEntry> {
+        if self.rolled_back.get().is_some() {
+            return Vec::new();
+        }
         let entries: Vec<_> = self.reader().entries(after, limit).cloned().collect();
         // The copies are made without the reader held.
         entries
