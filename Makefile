@@ -51,8 +51,8 @@ sim: build ## Hunt for faults with the simulator for 20 seconds, from a fresh se
 .PHONY: hunt
 hunt: ## The same, optimised, on all cores for 2 minutes (HUNT_SECONDS): what CI runs
 	@tools/setup build
-	cargo build --locked --release -p quorate-sim --example hunt
-	$(TARGET)/release/examples/hunt --seconds $(HUNT_SECONDS) --threads $$(nproc) \
+	cargo build --locked --profile hunt -p quorate-sim --example hunt
+	$(TARGET)/hunt/examples/hunt --seconds $(HUNT_SECONDS) --threads $$(nproc) \
 		--seed $$(od -An -N5 -tu8 /dev/urandom)
 
 .PHONY: soak

@@ -44,6 +44,10 @@ pub enum What {
     Unjustified(String),
     /// A record that claims a place in the past: removed.
     Backdated,
+    /// A record was put back by somebody who knows it, and was not there when this
+    /// reader first read the store: what was read is not the whole log, and a new
+    /// reader has to start.
+    Incomplete,
     /// A believed record was overwritten: put back.
     Overwritten,
     /// A believed record, or a view of what is in force, was deleted: put back.
@@ -52,9 +56,10 @@ pub enum What {
     WrongView,
     /// A counter was raised without a vote. Nobody counts by it; it is left alone.
     Counter,
-    /// The store is older than what was read from it before.
+    /// The store has not what was read from it before: it is an older copy, whatever
+    /// was written to it since.
     RolledBack {
-        /// The revision that was read before.
+        /// The revision up to which it was read before.
         seen: u64,
         /// The revision that the store is at now.
         found: u64,
@@ -68,13 +73,17 @@ impl fmt::Display for Finding {
             What::Misplaced => write!(f, "{key}: no record that may lie there; removed"),
             What::Unjustified(why) => write!(f, "{key}: the board refuses it: {why}; removed"),
             What::Backdated => write!(f, "{key}: claims a place in the past; removed"),
+            What::Incomplete => write!(
+                f,
+                "{key}: was missing when the store was first read; read anew"
+            ),
             What::Overwritten => write!(f, "{key}: was overwritten; put back"),
             What::Vanished => write!(f, "{key}: vanished; put back"),
             What::WrongView => write!(f, "{key}: says what the board does not; put right"),
             What::Counter => write!(f, "{key}: was raised without a vote; nobody counts by it"),
             What::RolledBack { seen, found } => write!(
                 f,
-                "the store is at revision {found}, and {seen} was read before: it is an older copy"
+                "the store, at revision {found}, has not what was read at revision {seen}: it is an older copy"
             ),
         }
     }
@@ -104,7 +113,13 @@ struct Known {
     key: String,
     /// The entry it became.
     revision: u64,
+    /// How often this reader has put it back.
+    put_back: u32,
 }
+
+/// How often a reader puts one record back: against somebody who deletes it over and
+/// over, or whose honest reading is another one, nothing is won by insisting.
+const MOST_PUT_BACK: u32 = 16;
 
 /// Reads the store and believes what the board accepts.
 pub struct Reader {
@@ -113,8 +128,12 @@ pub struct Reader {
     entries: Vec<Arc<BoardEntry>>,
     /// The store's revision up to which everything was read.
     at: u64,
+    /// The revision of the first reading: what was deleted before is not known.
+    since: u64,
     known: BTreeMap<Position, Known>,
     by_key: BTreeMap<String, Position>,
+    /// Records that were not believed and are being removed: key and revision.
+    refused: BTreeSet<(String, u64)>,
 }
 
 impl fmt::Debug for Reader {
@@ -134,8 +153,10 @@ impl Reader {
             verifier,
             entries: Vec::new(),
             at: 0,
+            since: 0,
             known: BTreeMap::new(),
             by_key: BTreeMap::new(),
+            refused: BTreeSet::new(),
         }
     }
 
@@ -170,6 +191,57 @@ impl Reader {
         self.by_key.contains_key(key)
     }
 
+    /// The last believed record: the key that it lies under. Whoever follows a store on
+    /// after a while looks first whether it is still there as of
+    /// [`Reader::revision`]: the store may be an older copy, in which others have
+    /// written as much as was lost.
+    pub fn tail(&self) -> Option<&str> {
+        self.known
+            .values()
+            .next_back()
+            .map(|known| known.key.as_str())
+    }
+
+    /// Whether the store, which holds this under [`Reader::tail`], is the one that was
+    /// read.
+    pub fn is_same_store(&self, tail: Option<&KeyValue>) -> bool {
+        let Some(known) = self.known.values().next_back() else {
+            return true;
+        };
+        let record = tail.and_then(|kv| Some((kv, Record::decode(&kv.value)?)));
+        record.is_some_and(|(kv, record)| {
+            record.id == known.id
+                && record.origin.unwrap_or(kv.mod_revision) == known.position.revision
+        })
+    }
+
+    /// The finding that the store, at revision `found`, is an older copy.
+    pub fn rolled_back(&self, found: u64) -> Finding {
+        let seen = self.at;
+        Finding {
+            key: String::new(),
+            what: What::RolledBack { seen, found },
+        }
+    }
+
+    /// Whether all these keys can be what the store that was read has become: nothing
+    /// that it had is unknown, and the last record is there.
+    fn can_follow(&self, revision: u64, all: &[KeyValue]) -> bool {
+        if self.at == 0 {
+            return true;
+        }
+        // It may lie under another key by now: an expired ballot's votes make room.
+        let mut records = all.iter().filter(|kv| Name::of(&kv.key) == Name::Record);
+        let has_tail = self.known.is_empty() || records.any(|kv| self.is_same_store(Some(kv)));
+        let unknown = all.iter().any(|kv| {
+            kv.mod_revision <= self.at
+                && Name::of(&kv.key) == Name::Record
+                && !self.by_key.contains_key(&kv.key)
+                && !self.refused.contains(&(kv.key.clone(), kv.mod_revision))
+        });
+        revision >= self.at && !unknown && has_tail
+    }
+
     /// The records of a ballot's votes, as they make room when it expires.
     pub(crate) fn votes_to_move(&self, tx_id: Option<&TxId>) -> Vec<Moved> {
         let Some(tx_id) = tx_id else {
@@ -193,20 +265,17 @@ impl Reader {
     /// Takes in all keys of the store as they were at `revision`: at the start, and
     /// whenever the changes since [`Reader::revision`] cannot be had any more.
     ///
-    /// A store that is at an older revision than what was read is not taken in: only
-    /// the finding says so, and a new reader has to start.
+    /// A store that is an older copy is not taken in: only the finding says so, and a
+    /// new reader has to start. (So is one from which somebody deleted the very last
+    /// record while its changes were compacted away: that looks the same, and whoever
+    /// can do it can stall the cluster anyhow.)
     pub fn take_all(&mut self, revision: u64, all: Vec<KeyValue>) -> Taken {
         let mut taken = Taken::default();
-        if revision < self.at {
-            taken.findings.push(Finding {
-                key: String::new(),
-                what: What::RolledBack {
-                    seen: self.at,
-                    found: revision,
-                },
-            });
+        if !self.can_follow(revision, &all) {
+            taken.findings.push(self.rolled_back(revision));
             return taken;
         }
+        self.refused.clear();
         let present: BTreeSet<&str> = all.iter().map(|kv| kv.key.as_str()).collect();
         let gone = |key: &&String| !present.contains(key.as_str());
         let mut deleted: Vec<_> = self.by_key.keys().filter(gone).cloned().collect();
@@ -216,6 +285,9 @@ impl Reader {
             .cloned()
             .collect::<Vec<_>>();
         let first = self.at == 0;
+        if first {
+            self.since = revision;
+        }
         self.take_records(first, all, &mut taken);
         for kv in &views {
             self.check_view(kv, &mut taken);
@@ -275,6 +347,7 @@ impl Reader {
         for key in deleted {
             match Name::of(&key) {
                 Name::Record => {
+                    self.refused.retain(|(refused, _)| *refused != key);
                     if self.by_key.contains_key(&key) {
                         self.vanished(&key, &mut taken);
                     }
@@ -320,6 +393,7 @@ impl Reader {
             }
             let record = Record::decode(&kv.value).filter(|r| r.belongs_under(&kv.key));
             let Some(record) = record else {
+                self.refused.insert((kv.key.clone(), kv.mod_revision));
                 remove(&kv, What::Misplaced, taken);
                 continue;
             };
@@ -336,11 +410,20 @@ impl Reader {
                         known.key = kv.key;
                     }
                 } else {
+                    self.refused.insert((kv.key.clone(), kv.mod_revision));
                     remove(&kv, What::Backdated, taken);
                 }
                 continue;
             }
+            if !first && position.revision <= self.since && record.origin.is_some() {
+                taken.findings.push(Finding {
+                    key: kv.key.clone(),
+                    what: What::Incomplete,
+                });
+                continue;
+            }
             if !first && position.revision <= self.at {
+                self.refused.insert((kv.key.clone(), kv.mod_revision));
                 remove(&kv, What::Backdated, taken);
                 continue;
             }
@@ -367,6 +450,7 @@ impl Reader {
                     Reply::Applied(revision)
                 }
                 Ok(Outcome::Unchanged) => {
+                    self.refused.insert((key.clone(), mod_revision));
                     taken.mending.push(removal(&key, mod_revision));
                     Reply::Unchanged(self.board.revision())
                 }
@@ -377,6 +461,7 @@ impl Reader {
                             what: What::Unjustified(refusal.to_string()),
                         });
                     }
+                    self.refused.insert((key.clone(), mod_revision));
                     taken.mending.push(removal(&key, mod_revision));
                     Reply::Refused(refusal)
                 }
@@ -401,6 +486,7 @@ impl Reader {
             position,
             key: key.clone(),
             revision: entry.revision,
+            put_back: 0,
         };
         self.known.insert(position, known);
         self.by_key.insert(key, position);
@@ -437,12 +523,23 @@ impl Reader {
         origin && origin_of(found) == origin_of(believed)
     }
 
-    fn overwritten(&self, known: &Known, kv: &KeyValue, taken: &mut Taken) {
+    /// The record as it is put back, while that is worth trying.
+    fn put_back(&mut self, position: Position) -> Option<Vec<u8>> {
+        let known = self.known.get_mut(&position)?;
+        known.put_back += 1;
+        if known.put_back > MOST_PUT_BACK {
+            return None;
+        }
+        let known = known.clone();
+        self.written_back(&known)
+    }
+
+    fn overwritten(&mut self, known: &Known, kv: &KeyValue, taken: &mut Taken) {
         taken.findings.push(Finding {
             key: kv.key.clone(),
             what: What::Overwritten,
         });
-        if let Some(value) = self.written_back(known) {
+        if let Some(value) = self.put_back(known.position) {
             taken.mending.push(Step {
                 guards: vec![Guard::At(kv.key.clone(), kv.mod_revision)],
                 writes: vec![Write::put(kv.key.clone(), value)],
@@ -450,13 +547,13 @@ impl Reader {
         }
     }
 
-    fn vanished(&self, key: &str, taken: &mut Taken) {
+    fn vanished(&mut self, key: &str, taken: &mut Taken) {
         taken.findings.push(Finding {
             key: key.into(),
             what: What::Vanished,
         });
-        let known = self.by_key.get(key).and_then(|p| self.known.get(p));
-        if let Some(value) = known.and_then(|known| self.written_back(known)) {
+        let position = self.by_key.get(key).copied();
+        if let Some(value) = position.and_then(|position| self.put_back(position)) {
             taken.mending.push(Step {
                 guards: vec![Guard::Absent(key.into())],
                 writes: vec![Write::put(key, value)],

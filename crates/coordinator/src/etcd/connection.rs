@@ -291,6 +291,27 @@ impl Connection {
         Ok(Head { written, store })
     }
 
+    /// A key as it was at a past revision.
+    pub(super) async fn at(&self, key: &str, revision: u64) -> Result<Past, StoreError> {
+        let full = self.full(key);
+        let options = GetOptions::new().with_revision(i64::try_from(revision).unwrap_or(i64::MAX));
+        let asked = self.run(|mut client| async move {
+            match client.get(full, Some(options)).await {
+                Ok(answer) => Ok(Some(answer)),
+                // Compacted away, or not reached yet.
+                Err(Error::GRpcStatus(status)) if status.code() == Code::OutOfRange => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        Ok(match asked.await? {
+            None => Past::Gone,
+            Some(answer) => {
+                let kv = answer.kvs().first();
+                Past::Was(kv.and_then(|kv| translate::key_value(kv, &self.prefix)))
+            }
+        })
+    }
+
     /// Writes the head's key, and gives the revision.
     pub(super) async fn touch_head(&self) -> Result<u64, StoreError> {
         let key = self.full(names::HEAD);
@@ -365,6 +386,14 @@ impl Connection {
             .await?;
         Ok(status.version().to_owned())
     }
+}
+
+/// What can be said of a past revision.
+pub(super) enum Past {
+    /// Nothing any more, or not yet.
+    Gone,
+    /// The key as it was, if it was there.
+    Was(Option<KeyValue>),
 }
 
 /// Where the log ends.

@@ -6,14 +6,18 @@ use std::time::{Duration, Instant};
 
 use etcd_client::WatchResponse;
 use quorate_consensus::{Rules, rules};
-use quorate_keyspace::{Change, Finding, Guard, Step, What, Write, names};
+use quorate_keyspace::{Change, Finding, Guard, KeyValue, Step, Taken, What, Write, names};
 
+use super::connection::Past;
 use super::shared::Shared;
 use super::translate;
 use crate::api::StoreError;
 
 /// The first and the longest pause after trouble.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// How often a store that is being tampered with is read before a node starts on it.
+const READINGS: u32 = 5;
 
 /// Reads everything, and makes sure that it is this cluster's.
 pub(super) async fn first_reading(
@@ -22,27 +26,29 @@ pub(super) async fn first_reading(
 ) -> Result<(), StoreError> {
     let begun = Instant::now();
     let mut pause = PAUSE.0;
-    let (revision, all) = loop {
+    let mut readings = 0;
+    let taken = loop {
         match shared.connection.all().await {
-            Ok(all) => break all,
+            Ok((revision, all)) => {
+                check_owner(shared, &all)?;
+                let taken = shared.read_first(revision, all);
+                readings += 1;
+                // Whoever knows what is missing is putting it back at this moment: the
+                // whole log is wanted, not what happens to be there.
+                if taken.findings.is_empty() || readings == READINGS {
+                    break taken;
+                }
+                tracing::error!(findings = taken.findings.len(), "etcd.tampered-while-read");
+                mend(shared, taken.mending).await;
+            }
             Err(error) if begun.elapsed() >= patience => return Err(error),
             // Every member gets its chance.
-            Err(_) => tokio::time::sleep(pause).await,
+            Err(_) => {}
         }
+        tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);
     };
     let own = shared.rules();
-    let key = names::rules(own.epoch());
-    if let Some(found) = all.iter().find(|kv| kv.key == key)
-        && rules::digest_of(&found.value) != own.digest()
-        && let Ok(other) = Rules::genesis(&found.value, shared.verifier())
-    {
-        return Err(StoreError::OtherCluster {
-            found: other.cluster_id(),
-            expected: own.cluster_id(),
-        });
-    }
-    let taken = shared.reader().take_all(revision, all);
     let mut mending = shared.publish(taken);
     let told = [
         (names::THRESHOLD, own.threshold()),
@@ -56,6 +62,22 @@ pub(super) async fn first_reading(
     Ok(())
 }
 
+/// Another cluster of the same name has rules of its own under the prefix.
+fn check_owner(shared: &Shared, all: &[KeyValue]) -> Result<(), StoreError> {
+    let own = shared.rules();
+    let key = names::rules(own.epoch());
+    if let Some(found) = all.iter().find(|kv| kv.key == key)
+        && rules::digest_of(&found.value) != own.digest()
+        && let Ok(other) = Rules::genesis(&found.value, shared.verifier())
+    {
+        return Err(StoreError::OtherCluster {
+            found: other.cluster_id(),
+            expected: own.cluster_id(),
+        });
+    }
+    Ok(())
+}
+
 /// Follows the store for as long as the handle lives.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut pause = PAUSE.0;
@@ -64,7 +86,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if let Err(error) = followed {
             tracing::debug!(%error, "etcd.follow");
         }
-        if shared.rolled_back().is_some() {
+        if shared.done_for().is_some() {
             return;
         }
         shared.connection.turn();
@@ -75,10 +97,21 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// Follows one member until it fails, or must be read anew.
 async fn follow(shared: &Arc<Shared>, pause: &mut Duration) -> Result<(), StoreError> {
-    let at = shared.reader().revision();
+    let (at, tail) = {
+        let reader = shared.reader();
+        (reader.revision(), reader.tail().map(str::to_owned))
+    };
     let head = shared.connection.head().await?;
     if head.store < at {
         return read_all(shared).await;
+    }
+    if let Some(tail) = tail {
+        match shared.connection.at(&tail, at).await? {
+            // Compacted away: what there is now tells whether this is the same store.
+            Past::Gone => return read_all(shared).await,
+            Past::Was(kv) if shared.reader().is_same_store(kv.as_ref()) => {}
+            Past::Was(_) => return older_copy(shared).await,
+        }
     }
     let mut stream = shared.connection.watch(at + 1).await?;
     loop {
@@ -135,6 +168,19 @@ async fn read_all(shared: &Arc<Shared>) -> Result<(), StoreError> {
     }
     let mending = shared.publish(taken);
     mend(shared, mending).await;
+    Ok(())
+}
+
+/// The store is an older copy, in which others have written as much as was lost.
+async fn older_copy(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    let (revision, all) = shared.connection.all().await?;
+    let finding = shared.reader().rolled_back(revision);
+    shared.roll_back(&finding, revision, all);
+    let findings = vec![finding];
+    shared.publish(Taken {
+        findings,
+        ..Taken::default()
+    });
     Ok(())
 }
 

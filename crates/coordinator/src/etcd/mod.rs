@@ -178,7 +178,7 @@ impl Drop for Etcd {
 #[async_trait]
 impl Coordinator for Etcd {
     async fn propose(&self, op: BoardOp, now_ms: u64) -> Result<Proposed, ProposeError> {
-        if let Some(error) = self.shared.rolled_back() {
+        if let Some(error) = self.shared.done_for() {
             return Err(error.into());
         }
         let (reply, answer) = oneshot::channel();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quorate_consensus::wire::BoardEntry;
 use quorate_consensus::{Rules, Verifier};
-use quorate_keyspace::{Finding, KeyValue, OpId, Reader, Reply, Step, Taken};
+use quorate_keyspace::{Finding, KeyValue, OpId, Reader, Reply, Step, Taken, What};
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use super::connection::Connection;
@@ -35,8 +35,9 @@ pub(super) struct Shared {
     /// The log's head.
     head: watch::Sender<u64>,
     findings: broadcast::Sender<Finding>,
-    /// Set for good when the store turned out to be an older copy of itself.
-    rolled_back: OnceLock<String>,
+    /// Set for good when the store turned out to be another than the one that was read.
+    /// An engine has followed what was read, so only a new start can read another.
+    done_for: OnceLock<String>,
     /// Tells the follower to begin anew with another member.
     pub(super) anew: Notify,
 }
@@ -67,7 +68,7 @@ impl Shared {
             read: watch::Sender::new(0),
             head: watch::Sender::new(0),
             findings: broadcast::Sender::new(FINDINGS),
-            rolled_back: OnceLock::new(),
+            done_for: OnceLock::new(),
             anew: Notify::new(),
         }
     }
@@ -86,6 +87,14 @@ impl Shared {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Reads everything as if for the first time.
+    pub(super) fn read_first(&self, revision: u64, all: Vec<KeyValue>) -> Taken {
+        let mut reader = Reader::new(Arc::clone(&self.rules), Arc::clone(&self.verifier));
+        let taken = reader.take_all(revision, all);
+        *self.reader() = reader;
+        taken
+    }
+
     /// The store is an older copy: what it shows is taken in for its head alone, which
     /// tells the engine that it must stop, and from now on this handle shows and takes
     /// nothing more. What this node believed is in its journal.
@@ -94,15 +103,13 @@ impl Shared {
         drop(older.take_all(revision, all));
         *self.reader() = older;
         // Only the follower calls this, and it stops then.
-        let _ = self.rolled_back.set(finding.to_string());
+        let why = format!("STORE_ROLLBACK: {finding}; run quorate reconcile");
+        let _ = self.done_for.set(why);
     }
 
-    /// Why nothing more is taken, if the store is an older copy of itself.
-    pub(super) fn rolled_back(&self) -> Option<StoreError> {
-        let why = self.rolled_back.get()?;
-        Some(StoreError::Unavailable(format!(
-            "STORE_ROLLBACK: {why}; run quorate reconcile"
-        )))
+    /// Why nothing more is shown or taken, if the store is another one than was read.
+    pub(super) fn done_for(&self) -> Option<StoreError> {
+        self.done_for.get().cloned().map(StoreError::Unavailable)
     }
 
     /// Does what was read, and gives what puts things right.
@@ -112,7 +119,12 @@ impl Shared {
             (reader.revision(), reader.board().revision())
         };
         for finding in taken.findings {
-            tracing::error!(%finding, "etcd.tampering");
+            tracing::error!(%finding, "alert.store_tampering");
+            if finding.what == What::Incomplete {
+                let why = format!("STORE_TAMPERING: {finding}: start this node again");
+                // A second such finding says nothing more.
+                let _ = self.done_for.set(why);
+            }
             // Without a receiver the log alone hears of it.
             drop(self.findings.send(finding));
         }
@@ -161,7 +173,7 @@ impl Shared {
     /// Reads up to everything that was answered to anybody before this was called;
     /// gives the log's head. Tries for a while.
     pub(super) async fn sync(&self) -> Result<u64, StoreError> {
-        if self.rolled_back.get().is_some() {
+        if self.done_for.get().is_some() {
             return Ok(self.reader().board().revision());
         }
         let patience = self.patience;
@@ -209,7 +221,7 @@ impl Shared {
     }
 
     pub(super) fn entries(&self, after: u64, limit: usize) -> Vec<BoardEntry> {
-        if self.rolled_back.get().is_some() {
+        if self.done_for.get().is_some() {
             return Vec::new();
         }
         let entries: Vec<_> = self.reader().entries(after, limit).cloned().collect();

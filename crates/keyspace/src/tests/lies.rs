@@ -226,10 +226,38 @@ fn a_record_that_claims_a_place_in_the_past_is_removed() {
     let mut world = busy();
     let vote = world.cluster.vote(3, &id("d"), number(7), NOW);
     let key = names::vote(&id("d"), &of(&world.cluster, 3));
-    let value = forged(&world, ops::record_vote(vote), Some(2));
+    // After everybody first read: nobody can have missed it then.
+    let value = forged(&world, ops::record_vote(vote), Some(5));
     assert_eq!(
         after(&mut world, &[Write::put(key, value)]),
         [What::Backdated]
+    );
+}
+
+#[test]
+fn who_first_reads_while_something_is_missing_finds_out_when_it_is_put_back() {
+    let mut world = busy();
+    let key = names::vote(&id("d"), &of(&world.cluster, 0));
+    world.store.write(&[Write::Delete(key.clone())]);
+    let mut newcomer = world.newcomer();
+    newcomer.take_all(world.store.revision(), world.store.all());
+    assert_ne!(
+        newcomer.board().revision(),
+        world.readers[0].board().revision()
+    );
+    world.settle();
+    assert!(world.store.get(&key).is_some());
+    let mut found = Vec::new();
+    for (revision, changes) in world.store.changes_after(newcomer.revision()).unwrap() {
+        let taken = newcomer.take(revision, changes);
+        assert_eq!(taken.mending, [], "who knows less mends nothing");
+        found.extend(taken.findings);
+    }
+    assert!(
+        found
+            .iter()
+            .any(|f| f.what == What::Incomplete && f.key == key),
+        "{found:?}"
     );
 }
 
@@ -241,6 +269,30 @@ fn an_older_copy_of_the_store_is_not_taken_in() {
     world.done(vote, NOW);
     let log = world.entries(1);
     world.store = older;
+    let taken = world.readers[1].take_all(world.store.revision(), world.store.all());
+    assert!(matches!(taken.findings[0].what, What::RolledBack { .. }));
+    assert_eq!(world.entries(1), log);
+}
+
+#[test]
+fn an_older_copy_in_which_others_wrote_on_is_not_taken_in() {
+    let mut world = busy();
+    let older = world.store.clone();
+    let vote = world.vote(3, "d", number(1));
+    world.done(vote, NOW);
+    let log = world.entries(1);
+    let seen = world.readers[1].revision();
+    world.store = older;
+    let mut other = world.newcomer();
+    other.take_all(world.store.revision(), world.store.all());
+    while world.store.revision() <= seen {
+        let vote = world.vote(0, "other", number(world.store.revision()));
+        let ask = world.ask(vote, NOW);
+        let planned = other.plan(&[ask], 64);
+        world.store.commit(&planned.batch);
+        world.store.write(&[Write::put("elsewhere", "")]);
+    }
+    assert!(!world.readers[1].is_same_store(None));
     let taken = world.readers[1].take_all(world.store.revision(), world.store.all());
     assert!(matches!(taken.findings[0].what, What::RolledBack { .. }));
     assert_eq!(world.entries(1), log);
