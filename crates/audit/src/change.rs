@@ -1,18 +1,21 @@
 //! What an entry of the board's log changes in the tables. Pure, and the same for
 //! every backend: a backend only carries changes out.
 
+use std::collections::BTreeSet;
+
 use prost::Message;
 use quorate_consensus::statement::{VoteBody, parse};
 use quorate_consensus::wire::ban_proof::Kind as BanKind;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{
-    self, AccusationKind, BallotState, BoardEntry, BoardEvent, Certificate, ChainOutcome, Proof,
-    Reservation, SignedStatement, ViolationType, proof,
+    self, AccusationKind, BallotState, BanProof, BoardEntry, BoardEvent, Certificate, ChainOutcome,
+    Proof, Reservation, SignedStatement, ViolationType, proof,
 };
 use quorate_consensus::{Choice, NodeId, PeerId, TxId, Value};
 
 use crate::evidence;
 use crate::lineage::Lineage;
+use crate::page::Page;
 use crate::rows::{ProofKind, SubmissionState};
 use crate::store::AuditError;
 
@@ -69,14 +72,13 @@ pub(crate) enum Change {
         proof_kind: ProofKind,
         evidence: serde_json::Value,
     },
-    /// `bans` gets a row with the bytes of a `quorate.v1.BanProof`, and
-    /// `node_reputation` says so.
+    /// `bans` gets a row, and `node_reputation` says so.
     Banned {
         peer_id: Option<PeerId>,
         node_id: NodeId,
         kind: ViolationType,
         proof_kind: ProofKind,
-        proof: Vec<u8>,
+        proof: BanProof,
     },
     /// The ban is lifted.
     Unbanned { node_id: NodeId },
@@ -94,6 +96,29 @@ pub(crate) enum Change {
     Heard { node_id: NodeId },
 }
 
+impl Change {
+    /// The transaction that it is about, if about one.
+    fn tx_id(&self) -> Option<&TxId> {
+        match self {
+            Self::Vote { tx_id, .. }
+            | Self::Expired { tx_id }
+            | Self::Threshold { tx_id, .. }
+            | Self::BelowThreshold { tx_id }
+            | Self::Reserved { tx_id, .. }
+            | Self::Certified { tx_id, .. }
+            | Self::Seen { tx_id, .. }
+            | Self::Ended { tx_id, .. }
+            | Self::Undone { tx_id }
+            | Self::Aborted { tx_id, .. } => Some(tx_id),
+            Self::Violation { tx_id, .. } | Self::Accused { tx_id, .. } => tx_id.as_ref(),
+            Self::Banned { .. }
+            | Self::Unbanned { .. }
+            | Self::Reputation { .. }
+            | Self::Heard { .. } => None,
+        }
+    }
+}
+
 /// A vote key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
@@ -102,7 +127,7 @@ pub(crate) struct Key {
 }
 
 /// Checks that the entries follow `from` without a gap, and gives the last revision.
-pub(crate) fn last_revision(from: u64, entries: &[BoardEntry]) -> Result<u64, AuditError> {
+fn last_revision(from: u64, entries: &[BoardEntry]) -> Result<u64, AuditError> {
     let mut revision = from;
     for entry in entries {
         if revision.checked_add(1) != Some(entry.revision) {
@@ -114,11 +139,60 @@ pub(crate) fn last_revision(from: u64, entries: &[BoardEntry]) -> Result<u64, Au
     Ok(revision)
 }
 
+/// What a batch of entries changes: each entry's revision and time, and its changes in
+/// order.
+pub(crate) struct Batch {
+    entries: Vec<(u64, u64, Vec<Change>)>,
+    /// The last revision.
+    pub(crate) reached: u64,
+}
+
+impl Batch {
+    /// What entries after revision `from` change.
+    ///
+    /// # Errors
+    /// [`AuditError::Gap`] unless they follow it without a gap;
+    /// [`AuditError::Contradiction`] when one is not an entry that a board can make.
+    pub(crate) fn new(
+        from: u64,
+        entries: &[BoardEntry],
+        lineage: &Lineage,
+    ) -> Result<Self, AuditError> {
+        let reached = last_revision(from, entries)?;
+        let entries = entries
+            .iter()
+            .map(|entry| Ok((entry.revision, entry.time_ms, changes(entry, lineage)?)))
+            .collect::<Result<_, AuditError>>()?;
+        Ok(Self { entries, reached })
+    }
+
+    /// The transactions whose rows a page needs.
+    pub(crate) fn tx_ids(&self) -> BTreeSet<TxId> {
+        let all = self.entries.iter().flat_map(|(_, _, changes)| changes);
+        all.filter_map(Change::tx_id).cloned().collect()
+    }
+
+    /// Carries everything out on a page that has their rows.
+    ///
+    /// # Errors
+    /// [`AuditError::Contradiction`]; the page is of no use then.
+    pub(crate) fn carry_out(self, page: &mut Page) -> Result<(), AuditError> {
+        for (revision, at, changes) in self.entries {
+            for change in changes {
+                page.carry_out(change, at).map_err(|wrong| {
+                    AuditError::Contradiction(format!("revision {revision}: {wrong}"))
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What an entry changes, in order.
 ///
 /// # Errors
 /// [`AuditError::Contradiction`] when it is not an entry that a board can make.
-pub(crate) fn changes(entry: &BoardEntry, lineage: &Lineage) -> Result<Vec<Change>, AuditError> {
+fn changes(entry: &BoardEntry, lineage: &Lineage) -> Result<Vec<Change>, AuditError> {
     let mut changes = Vec::new();
     for event in &entry.events {
         of_event(event, entry, lineage, &mut changes).map_err(|what| {
@@ -245,7 +319,7 @@ fn of_event(
                 node_id,
                 kind: banned.r#type(),
                 proof_kind,
-                proof: proof.encode_to_vec(),
+                proof: proof.clone(),
             });
         }
         Event::Unbanned(unbanned) => out.push(Change::Unbanned {

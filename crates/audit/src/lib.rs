@@ -7,14 +7,20 @@
 
 mod change;
 mod evidence;
+mod fence;
 mod lineage;
+mod page;
+pub mod postgres;
 pub mod rows;
+pub mod seal;
 pub mod sqlite;
 mod store;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 mod time;
+pub mod verify;
 
 pub use lineage::Lineage;
+pub use postgres::PostgresAudit;
 pub use sqlite::SqliteAudit;
 pub use store::{AuditError, AuditStore};

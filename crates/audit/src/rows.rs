@@ -156,6 +156,8 @@ pub struct ViolationRow {
     pub evidence: serde_json::Value,
     /// When the board saw it: milliseconds since the Unix epoch.
     pub detected_at_ms: u64,
+    /// Over the row before and this one; see [`seal`](crate::seal).
+    pub hash: [u8; 32],
 }
 
 /// A row of `vote_history`.
@@ -173,6 +175,8 @@ pub struct VoteRow {
     pub choice: Choice,
     /// It came after the point of no return or the end.
     pub late: bool,
+    /// Its ballot expired since; if that opens again, the trustee votes anew.
+    pub expired: bool,
     /// The vote itself.
     pub vote: SignedStatement,
     /// When the board recorded it: milliseconds since the Unix epoch.

@@ -9,6 +9,7 @@ use crate::rows::{
     AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
     ViolationRow, VoteRow,
 };
+use crate::seal::Head;
 
 /// Why the audit store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -48,10 +49,28 @@ pub enum AuditError {
         /// The newest known here.
         known: u32,
     },
+    /// The tables are older than this software needs, and this role may not change
+    /// them.
+    #[error(
+        "the audit store has schema version {found}, and {known} is needed: let its owner run quorate audit migrate"
+    )]
+    OldSchema {
+        /// The store's; 0 for none.
+        found: u32,
+        /// The one needed.
+        known: u32,
+    },
+    /// How to reach the store is not said right.
+    #[error("{0}")]
+    Settings(String),
     /// A row holds what it must not.
     #[error("the audit store holds a bad row: {0}")]
     Corrupt(String),
-    /// The store is away or refuses; unknown whether it took effect. Ask again.
+    /// The store answers, and will not do it, however often it is asked: the role may
+    /// not, or the database is not there. Somebody has to mend that.
+    #[error("the audit store refuses: {0}")]
+    Refused(String),
+    /// The store is away or busy; unknown whether it took effect. Ask again.
     #[error("the audit store is away: {0}")]
     Unavailable(String),
 }
@@ -101,6 +120,12 @@ pub trait AuditStore: Send + Sync + 'static {
         state: Option<SubmissionState>,
         limit: u32,
     ) -> Result<Vec<SubmissionRow>, AuditError>;
+
+    /// The last violation, and the seal that it must have.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
+    async fn head(&self) -> Result<Head, AuditError>;
 
     /// Violations, oldest first.
     ///

@@ -2,7 +2,7 @@
 //! alone, and means the same to SQLite's date functions and to PostgreSQL.
 
 /// 9999-12-31T23:59:59.999Z, the last time that has four digits of a year.
-const LAST_MS: u64 = 253_402_300_799_999;
+pub(crate) const LAST_MS: u64 = 253_402_300_799_999;
 
 const DAY_MS: u64 = 86_400_000;
 

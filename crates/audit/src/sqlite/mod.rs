@@ -20,15 +20,15 @@ use crate::rows::{
     AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
     ViolationRow, VoteRow,
 };
+use crate::seal::Head;
 use crate::store::{AuditError, AuditStore};
 
-mod apply;
 mod columns;
-mod fence;
 mod query;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod write;
 
 /// How long to wait while another process holds the file.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub struct SqliteAudit {
     path: PathBuf,
     /// Told of every change carried out, before the transaction ends.
     #[cfg(test)]
-    step: Option<Arc<dyn Fn(apply::Step) + Send + Sync>>,
+    step: Option<Arc<dyn Fn(write::Step) + Send + Sync>>,
 }
 
 impl SqliteAudit {
@@ -116,8 +116,10 @@ fn enrol(connection: &mut Connection, lineage: &Lineage) -> Result<(), AuditErro
     match found {
         None => {
             all.execute(
-                "INSERT INTO audit_cursor (only_row, revision, cluster_id) VALUES (1, ?1, ?2)",
-                params![columns::Wide(0), own.as_bytes()],
+                "INSERT INTO audit_cursor (only_row, revision, cluster_id, violations,
+                     violations_hash)
+                 VALUES (1, ?1, ?2, 0, ?3)",
+                params![columns::Wide(0), own.as_bytes(), Head::before_all(own).hash],
             )
             .map_err(away)?;
         }
@@ -164,7 +166,7 @@ fn now_ms() -> u64 {
 impl AuditStore for SqliteAudit {
     async fn ask(&self, ask: AuditAsk) -> AuditAnswer {
         let answer = self
-            .run(move |connection| fence::answer(connection, &ask, now_ms()))
+            .run(move |connection| write::answer(connection, ask, now_ms()))
             .await;
         answer.unwrap_or_else(|error| AuditAnswer::Unavailable(error.to_string()))
     }
@@ -178,11 +180,11 @@ impl AuditStore for SqliteAudit {
         #[cfg(test)]
         let step = self.step.clone();
         self.run(move |connection| {
-            let told = |_step: apply::Step| {
+            let told = |_step: write::Step| {
                 #[cfg(test)]
                 step.iter().for_each(|step| step(_step));
             };
-            apply::project(connection, &lineage, from, &entries, &told)
+            write::project(connection, &lineage, from, &entries, &told)
         })
         .await
     }
@@ -218,6 +220,10 @@ impl AuditStore for SqliteAudit {
         let filter = filter.clone();
         self.run(move |connection| query::accusations(connection, &filter))
             .await
+    }
+
+    async fn head(&self) -> Result<Head, AuditError> {
+        self.run(|connection| query::head(connection)).await
     }
 
     async fn bans(&self, node_id: Option<&NodeId>) -> Result<Vec<BanRow>, AuditError> {

@@ -1,18 +1,124 @@
 //! Reads rows.
 
+use std::collections::BTreeSet;
+
 use prost::Message;
 use quorate_consensus::wire::{BallotState, BanProof, SignedStatement};
-use quorate_consensus::{NodeId, TxId};
+use quorate_consensus::{NodeId, PeerId, TxId};
+use quorate_engine::{AuditAsk, Prepared};
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::away;
 use super::columns::{Named, Peer, Utc, Wide, choice, joined};
+use crate::fence::{self, Found};
+use crate::page::Page;
 use crate::rows::{
     AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
     ViolationRow, VoteRow,
 };
+use crate::seal::Head;
 use crate::store::AuditError;
+
+/// The rows that a batch about these transactions can touch.
+pub(super) fn page(connection: &Connection, tx_ids: &BTreeSet<TxId>) -> Result<Page, AuditError> {
+    let mut page = Page::new(head(connection)?);
+    for row in reputations(connection)? {
+        page.members.load(row.peer_id, row);
+    }
+    let all = |table: &str| format!("SELECT * FROM {table} WHERE tx_id = ?1");
+    for tx_id in tx_ids {
+        let tx = [tx_id.as_str()];
+        for vote in many(connection, &all("vote_history"), tx, vote_row)? {
+            page.load_vote(vote);
+        }
+        for row in many(connection, &all("byzantine_violations"), tx, violation_row)? {
+            page.load_violation(
+                tx_id.clone(),
+                row.node_id,
+                row.violation_type,
+                row.proof_kind,
+            );
+        }
+        if let Some(row) = decision(connection, tx_id)? {
+            page.decisions.load(tx_id.clone(), row);
+        }
+        if let Some(row) = one(connection, LIVE, tx_id, submission_row)? {
+            page.submissions.load(tx_id.clone(), row);
+        }
+        if let Some(row) = one(connection, ARCHIVED, tx_id, submission_row)? {
+            page.archive.load(tx_id.clone(), row);
+        }
+    }
+    Ok(page)
+}
+
+/// The rows that tell the answer to an engine.
+pub(super) fn found(connection: &Connection, ask: &AuditAsk) -> Result<Found, AuditError> {
+    let tx_id = fence::tx_of(ask);
+    let row = one(connection, LIVE, tx_id, submission_row)?;
+    let archived = match &row {
+        None => one(connection, ARCHIVED, tx_id, submission_row)?,
+        Some(_) => None,
+    };
+    let mut found = Found {
+        archived: archived.is_some(),
+        row: row.or(archived),
+        final_state: one(connection, KEY, tx_id, |row| named(row, "final_state"))?,
+        ..Found::default()
+    };
+    match ask {
+        AuditAsk::Pending { reservation, .. } => {
+            let sql = "SELECT tx_id FROM blockchain_submissions
+                       WHERE account = ?1 AND nonce = ?2
+                       UNION ALL SELECT tx_id FROM blockchain_submissions_archive
+                       WHERE account = ?1 AND nonce = ?2";
+            let place = params![reservation.account, Wide(reservation.nonce)];
+            let read = |row: &Row<'_>| named(row, "tx_id");
+            found.holder = many(connection, sql, place, read)?.pop();
+        }
+        AuditAsk::Variant { prepared, .. } => {
+            let sql = "SELECT raw FROM submission_variants WHERE tx_id = ?1 AND tx_hash = ?2";
+            let which = params![tx_id.as_str(), prepared.tx_hash];
+            found.variant = many(connection, sql, which, |row| row.get("raw"))?.pop();
+        }
+        AuditAsk::Variants { .. } | AuditAsk::Attempted { .. } => {}
+    }
+    Ok(found)
+}
+
+/// The variants for the nonce that the row has now: those for a nonce that somebody
+/// else took are kept and of no use.
+pub(super) fn variants(
+    connection: &Connection,
+    tx_id: &TxId,
+) -> Result<Vec<(u32, Prepared)>, AuditError> {
+    let sql = "SELECT attempt, tx_hash, raw FROM submission_variants AS variant
+               WHERE tx_id = ?1 AND EXISTS (
+                   SELECT 1 FROM blockchain_submissions AS now WHERE now.tx_id = variant.tx_id
+                       AND now.account = variant.account AND now.nonce = variant.nonce)
+               ORDER BY id";
+    many(connection, sql, [tx_id.as_str()], |row| {
+        let prepared = Prepared {
+            tx_hash: row.get("tx_hash")?,
+            raw: row.get("raw")?,
+        };
+        Ok((row.get("attempt")?, prepared))
+    })
+}
+
+/// The last violation, as the projection that wrote it says.
+pub(super) fn head(connection: &Connection) -> Result<Head, AuditError> {
+    let sql = "SELECT violations, violations_hash FROM audit_cursor";
+    connection
+        .query_row(sql, [], |row| {
+            Ok(Head {
+                id: row.get::<_, i64>(0)?.cast_unsigned(),
+                hash: row.get(1)?,
+            })
+        })
+        .map_err(away)
+}
 
 pub(super) fn cursor(connection: &Connection) -> Result<u64, AuditError> {
     connection
@@ -21,13 +127,18 @@ pub(super) fn cursor(connection: &Connection) -> Result<u64, AuditError> {
         .map_err(away)
 }
 
+const LIVE: &str = "SELECT * FROM blockchain_submissions WHERE tx_id = ?1";
+const ARCHIVED: &str = "SELECT * FROM blockchain_submissions_archive WHERE tx_id = ?1";
+const KEY: &str = "SELECT * FROM submission_keys WHERE tx_id = ?1";
+
 pub(super) fn submission(
     connection: &Connection,
     tx_id: &TxId,
 ) -> Result<Option<SubmissionRow>, AuditError> {
-    let sql = "SELECT * FROM blockchain_submissions WHERE tx_id = ?1
-               UNION ALL SELECT * FROM blockchain_submissions_archive WHERE tx_id = ?1";
-    one(connection, sql, tx_id, submission_row)
+    match one(connection, LIVE, tx_id, submission_row)? {
+        Some(row) => Ok(Some(row)),
+        None => one(connection, ARCHIVED, tx_id, submission_row),
+    }
 }
 
 pub(super) fn submissions(
@@ -89,18 +200,21 @@ pub(super) fn violations(
     let sql = "SELECT * FROM byzantine_violations
                WHERE (?1 IS NULL OR tx_id = ?1) AND (?2 IS NULL OR node_id = ?2)
                ORDER BY id DESC LIMIT ?3";
-    filtered(connection, sql, filter, |row| {
-        let evidence: String = row.get("evidence_json")?;
-        Ok(ViolationRow {
-            id: row.get::<_, i64>("id")?.unsigned_abs(),
-            peer_id: row.get::<_, Option<Peer>>("peer_id")?.map(|p| p.0),
-            node_id: named(row, "node_id")?,
-            tx_id: maybe_named(row, "tx_id")?,
-            violation_type: named(row, "violation_type")?,
-            proof_kind: named(row, "proof_kind")?,
-            evidence: json(&evidence)?,
-            detected_at_ms: utc(row, "detected_at")?,
-        })
+    filtered(connection, sql, filter, violation_row)
+}
+
+pub(super) fn violation_row(row: &Row<'_>) -> rusqlite::Result<ViolationRow> {
+    let evidence: String = row.get("evidence_json")?;
+    Ok(ViolationRow {
+        id: row.get::<_, i64>("id")?.cast_unsigned(),
+        peer_id: peer(row)?,
+        node_id: named(row, "node_id")?,
+        tx_id: maybe_named(row, "tx_id")?,
+        violation_type: named(row, "violation_type")?,
+        proof_kind: named(row, "proof_kind")?,
+        evidence: json(&evidence)?,
+        detected_at_ms: utc(row, "detected_at")?,
+        hash: row.get::<_, Option<_>>("hash")?.unwrap_or_default(),
     })
 }
 
@@ -108,17 +222,20 @@ pub(super) fn votes(connection: &Connection, filter: &Filter) -> Result<Vec<Vote
     let sql = "SELECT * FROM vote_history
                WHERE (?1 IS NULL OR tx_id = ?1) AND (?2 IS NULL OR node_id = ?2)
                ORDER BY received_at DESC, tx_id DESC, node_id DESC LIMIT ?3";
-    filtered(connection, sql, filter, |row| {
-        Ok(VoteRow {
-            tx_id: named(row, "tx_id")?,
-            node_id: named(row, "node_id")?,
-            peer_id: row.get::<_, Option<Peer>>("peer_id")?.map(|p| p.0),
-            public_key: row.get("public_key")?,
-            choice: choice(row)?,
-            late: row.get("late")?,
-            vote: signed(row)?,
-            received_at_ms: utc(row, "received_at")?,
-        })
+    filtered(connection, sql, filter, vote_row)
+}
+
+fn vote_row(row: &Row<'_>) -> rusqlite::Result<VoteRow> {
+    Ok(VoteRow {
+        tx_id: named(row, "tx_id")?,
+        node_id: named(row, "node_id")?,
+        peer_id: peer(row)?,
+        public_key: row.get("public_key")?,
+        choice: choice(row)?,
+        late: row.get("late")?,
+        expired: row.get("expired")?,
+        vote: signed(row)?,
+        received_at_ms: utc(row, "received_at")?,
     })
 }
 
@@ -150,7 +267,7 @@ pub(super) fn bans(
     many(connection, sql, [node_id], |row| {
         let proof: Vec<u8> = row.get("proof")?;
         Ok(BanRow {
-            peer_id: row.get::<_, Option<Peer>>("peer_id")?.map(|p| p.0),
+            peer_id: peer(row)?,
             node_id: named(row, "node_id")?,
             violation_type: named(row, "violation_type")?,
             proof_kind: named(row, "proof_kind")?,
@@ -194,8 +311,8 @@ pub(super) fn reputations(connection: &Connection) -> Result<Vec<ReputationRow>,
             node_id: named(row, "node_id")?,
             // Between 0 and 1, says the table's check.
             thousandths: (score * 1000.0).round() as u32,
-            total_votes: row.get::<_, i64>("total_votes")?.unsigned_abs(),
-            violations_count: row.get::<_, i64>("violations_count")?.unsigned_abs(),
+            total_votes: row.get::<_, i64>("total_votes")?.cast_unsigned(),
+            violations_count: row.get::<_, i64>("violations_count")?.cast_unsigned(),
             banned: row.get("banned")?,
             last_seen_ms: row.get::<_, Option<Utc>>("last_seen")?.map(|t| t.0),
         })
@@ -206,8 +323,7 @@ pub(super) fn final_state(
     connection: &Connection,
     tx_id: &TxId,
 ) -> Result<Option<BallotState>, AuditError> {
-    let sql = "SELECT * FROM submission_keys WHERE tx_id = ?1";
-    one(connection, sql, tx_id, |row| Ok(key_row(row)?.1))
+    one(connection, KEY, tx_id, |row| Ok(key_row(row)?.1))
 }
 
 pub(super) fn final_states(
@@ -234,13 +350,12 @@ fn one<T>(
     tx_id: &TxId,
     read: fn(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Option<T>, AuditError> {
-    connection
-        .query_row(sql, [tx_id.as_str()], read)
-        .optional()
-        .map_err(away)
+    let mut statement = connection.prepare_cached(sql).map_err(away)?;
+    let row = statement.query_row([tx_id.as_str()], read);
+    row.optional().map_err(away)
 }
 
-fn many<T>(
+pub(super) fn many<T>(
     connection: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
@@ -264,6 +379,10 @@ where
 {
     let name: Option<Named<T>> = row.get(column)?;
     Ok(name.map(|Named(name)| name))
+}
+
+fn peer(row: &Row<'_>) -> rusqlite::Result<Option<PeerId>> {
+    Ok(row.get::<_, Option<Peer>>("peer_id")?.map(|peer| peer.0))
 }
 
 fn wide(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {

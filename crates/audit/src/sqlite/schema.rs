@@ -9,12 +9,21 @@
 //! - A time is TEXT in UTC, `2026-11-21T12:59:00.123Z`.
 //! - JSON is TEXT that was checked to be JSON.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use super::query;
+use crate::seal::Head;
 use crate::store::AuditError;
 
-/// One script per version; what was released is never edited, only added to.
-const MIGRATIONS: &[&str] = &[V1];
+/// One step from a version to the next.
+#[derive(Clone, Copy)]
+enum Migration {
+    Script(&'static str),
+    Code(fn(&Transaction<'_>) -> Result<(), AuditError>),
+}
+
+/// One step per version; what was released is never edited, only added to.
+const MIGRATIONS: &[Migration] = &[Migration::Script(V1), Migration::Code(v2)];
 
 const V1: &str = "
 CREATE TABLE audit_cursor (
@@ -191,13 +200,47 @@ CREATE TABLE decisions (
 ) STRICT;
 ";
 
+/// Seals the violations: those that are there already, too.
+fn v2(step: &Transaction<'_>) -> Result<(), AuditError> {
+    step.execute_batch(
+        "ALTER TABLE audit_cursor ADD COLUMN violations INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE audit_cursor ADD COLUMN violations_hash BLOB;
+         ALTER TABLE byzantine_violations ADD COLUMN hash BLOB CHECK (length(hash) = 32);
+         DROP TRIGGER byzantine_violations_no_update;",
+    )
+    .map_err(super::away)?;
+    let own: Vec<[u8; 32]> = query::many(step, "SELECT cluster_id FROM audit_cursor", [], |row| {
+        row.get(0)
+    })?;
+    if let [own] = own[..] {
+        let mut head = Head { id: 0, hash: own };
+        let sql = "SELECT * FROM byzantine_violations ORDER BY id";
+        for mut row in query::many(step, sql, [], query::violation_row)? {
+            // They may have gaps: what came after one that was rolled back.
+            let id = row.id.cast_signed();
+            head.add(&mut row);
+            let sealed = params![row.id.cast_signed(), row.hash, id];
+            let sql = "UPDATE byzantine_violations SET id = ?1, hash = ?2 WHERE id = ?3";
+            step.execute(sql, sealed).map_err(super::away)?;
+        }
+        let last = params![head.id.cast_signed(), head.hash];
+        let sql = "UPDATE audit_cursor SET violations = ?1, violations_hash = ?2";
+        step.execute(sql, last).map_err(super::away)?;
+    }
+    step.execute_batch(
+        "CREATE TRIGGER byzantine_violations_no_update BEFORE UPDATE ON byzantine_violations
+         BEGIN SELECT RAISE(ABORT, 'byzantine_violations is insert only'); END;",
+    )
+    .map_err(super::away)
+}
+
 /// Brings the tables to the newest version, each step in a transaction of its own, and
 /// gives that version.
 pub(super) fn migrate(connection: &mut Connection) -> Result<u32, AuditError> {
     apply(connection, MIGRATIONS)
 }
 
-fn apply(connection: &mut Connection, migrations: &[&str]) -> Result<u32, AuditError> {
+fn apply(connection: &mut Connection, migrations: &[Migration]) -> Result<u32, AuditError> {
     let known = migrations.len() as u32;
     loop {
         // The version is read inside of the transaction that raises it: of two
@@ -210,13 +253,16 @@ fn apply(connection: &mut Connection, migrations: &[&str]) -> Result<u32, AuditE
                 row.get(0)
             })
             .map_err(super::away)?;
-        let Some(script) = migrations.get(found as usize) else {
+        let Some(migration) = migrations.get(found as usize) else {
             return match found == known {
                 true => Ok(known),
                 false => Err(AuditError::NewerSchema { found, known }),
             };
         };
-        step.execute_batch(script).map_err(super::away)?;
+        match migration {
+            Migration::Script(script) => step.execute_batch(script).map_err(super::away)?,
+            Migration::Code(code) => code(&step)?,
+        }
         step.pragma_update(None, "user_version", found + 1)
             .map_err(super::away)?;
         step.commit().map_err(super::away)?;
@@ -227,20 +273,23 @@ fn apply(connection: &mut Connection, migrations: &[&str]) -> Result<u32, AuditE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::Filter;
+    use crate::seal::seal;
 
     #[test]
     fn versions_follow_each_other_and_a_newer_one_is_refused() {
         let mut connection = Connection::open_in_memory().unwrap();
-        assert_eq!(migrate(&mut connection).unwrap(), 1);
-        assert_eq!(migrate(&mut connection).unwrap(), 1);
-        let two = [V1, "CREATE TABLE more (a INTEGER) STRICT;"];
-        assert_eq!(apply(&mut connection, &two).unwrap(), 2);
+        assert_eq!(migrate(&mut connection).unwrap(), 2);
+        assert_eq!(migrate(&mut connection).unwrap(), 2);
+        let more = Migration::Script("CREATE TABLE more (a INTEGER) STRICT;");
+        let three = [MIGRATIONS, &[more]].concat();
+        assert_eq!(apply(&mut connection, &three).unwrap(), 3);
         connection
             .execute("INSERT INTO more VALUES (1)", [])
             .unwrap();
         assert!(matches!(
             migrate(&mut connection),
-            Err(AuditError::NewerSchema { found: 2, known: 1 })
+            Err(AuditError::NewerSchema { found: 3, known: 2 })
         ));
     }
 
@@ -248,12 +297,41 @@ mod tests {
     fn a_script_that_fails_leaves_the_version_as_it_was() {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection).unwrap();
-        let bad = [
-            V1,
-            "CREATE TABLE half (a INTEGER); CREATE TABLE half (a INTEGER);",
-        ];
+        let half = "CREATE TABLE half (a INTEGER); CREATE TABLE half (a INTEGER);";
+        let bad = [MIGRATIONS, &[Migration::Script(half)]].concat();
         assert!(apply(&mut connection, &bad).is_err());
-        assert_eq!(migrate(&mut connection).unwrap(), 1);
+        assert_eq!(migrate(&mut connection).unwrap(), 2);
         assert!(connection.prepare("SELECT a FROM half").is_err());
+    }
+
+    #[test]
+    fn violations_from_before_the_seals_are_sealed() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        apply(&mut connection, &MIGRATIONS[..1]).unwrap();
+        let cluster = [7_u8; 32];
+        connection
+            .execute(
+                "INSERT INTO audit_cursor VALUES (1, printf('%020d', 9), ?1)",
+                [cluster],
+            )
+            .unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO byzantine_violations (id, node_id, violation_type, proof_kind,
+                     evidence_json, detected_at)
+                 VALUES (2, 'node1', 'SILENT_FAILURE', 'counted', '{}',
+                     '2026-11-21T12:59:00.123Z'),
+                 (5, 'node2', 'SILENT_FAILURE', 'counted', '{}', '2026-11-21T12:59:00.123Z')",
+            )
+            .unwrap();
+        assert_eq!(migrate(&mut connection).unwrap(), 2);
+        let rows = query::violations(&connection, &Filter::default()).unwrap();
+        assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(rows[0].hash, seal(&cluster, &rows[0]));
+        assert_eq!(rows[1].hash, seal(&rows[0].hash, &rows[1]));
+        let head = query::head(&connection).unwrap();
+        assert_eq!((head.id, head.hash), (2, rows[1].hash));
+        let edit = "UPDATE byzantine_violations SET node_id = 'node3'";
+        connection.execute(edit, []).unwrap_err();
     }
 }

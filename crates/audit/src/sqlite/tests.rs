@@ -11,8 +11,8 @@ use quorate_consensus::{Rules, Value};
 use quorate_testkit::{Cluster, NOW, number, tx};
 use tempfile::TempDir;
 
-use super::apply::Step;
 use super::columns::Wide;
+use super::write::Step;
 use super::*;
 use crate::suite::{Builder, Place, run_all};
 
@@ -41,6 +41,13 @@ impl Place for File {
         connection
             .execute_batch(statement)
             .map_err(|e| e.to_string())
+    }
+
+    async fn unlock(&self) {
+        for trigger in ["no_update", "no_delete", "no_replace"] {
+            let sql = format!("DROP TRIGGER byzantine_violations_{trigger}");
+            self.sql(&sql).await.unwrap();
+        }
     }
 }
 
@@ -85,7 +92,7 @@ fn child_that_is_killed() {
     let step = match step {
         "moved" => Step::CursorMoved,
         "committed" => Step::Committed,
-        count => Step::Changed(count.parse().unwrap()),
+        count => Step::Written(count.parse().unwrap()),
     };
     let cluster = Cluster::new(5, 4);
     let mut store = SqliteAudit::open(path, Arc::clone(cluster.rules())).unwrap();

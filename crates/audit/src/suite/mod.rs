@@ -11,7 +11,8 @@ use crate::store::{AuditError, AuditStore};
 mod board;
 mod fences;
 mod projection;
-mod script;
+pub(crate) mod script;
+mod tampering;
 mod trail;
 
 /// Makes stores for the suite.
@@ -29,6 +30,9 @@ pub trait Place: Send + Sync {
 
     /// Runs one statement of SQL past the store, as somebody who owns the database can.
     async fn sql(&self, statement: &str) -> Result<(), String>;
+
+    /// Takes away what stops the owner from changing violations, as an owner can.
+    async fn unlock(&self);
 }
 
 /// Runs every test of the suite, one after the other, each in a place of its own.
@@ -40,4 +44,5 @@ pub async fn run_all(builder: &dyn Builder) {
     trail::run_all(builder).await;
     fences::run_all(builder).await;
     board::run_all(builder).await;
+    tampering::run_all(builder).await;
 }

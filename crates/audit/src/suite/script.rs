@@ -12,13 +12,13 @@ use quorate_consensus::{Choice, TxId, Value};
 use quorate_testkit::{Cluster, NOW};
 
 /// The log of a board of five trustees, four of whom decide.
-pub(super) struct Script {
-    pub(super) cluster: Cluster,
-    pub(super) entries: Vec<BoardEntry>,
+pub(crate) struct Script {
+    pub(crate) cluster: Cluster,
+    pub(crate) entries: Vec<BoardEntry>,
 }
 
 impl Script {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             cluster: Cluster::new(5, 4),
             entries: Vec::new(),
@@ -26,22 +26,22 @@ impl Script {
     }
 
     /// The revision of the last entry.
-    pub(super) fn head(&self) -> u64 {
+    pub(crate) fn head(&self) -> u64 {
         self.entries.len() as u64
     }
 
     /// The time of the last entry: each is a second after the one before.
-    pub(super) fn time(&self) -> u64 {
+    pub(crate) fn time(&self) -> u64 {
         NOW + 1000 * self.head()
     }
 
     /// The entries after a revision.
-    pub(super) fn after(&self, revision: u64) -> &[BoardEntry] {
+    pub(crate) fn after(&self, revision: u64) -> &[BoardEntry] {
         &self.entries[revision as usize..]
     }
 
     /// One entry with these events.
-    pub(super) fn entry(&mut self, tx_id: Option<&TxId>, events: Vec<Event>) -> &mut Self {
+    pub(crate) fn entry(&mut self, tx_id: Option<&TxId>, events: Vec<Event>) -> &mut Self {
         let revision = self.head() + 1;
         let time_ms = NOW + 1000 * revision;
         let events = events.into_iter().map(|event| BoardEvent {
@@ -59,7 +59,7 @@ impl Script {
         self
     }
 
-    pub(super) fn vote(&mut self, i: usize, tx_id: &TxId, choice: impl Into<Choice>) -> &mut Self {
+    pub(crate) fn vote(&mut self, i: usize, tx_id: &TxId, choice: impl Into<Choice>) -> &mut Self {
         let choice = choice.into();
         let vote = self.cluster.vote(i, tx_id, choice.clone(), self.time());
         let event = Event::VoteRecorded(VoteRecorded {
@@ -71,7 +71,7 @@ impl Script {
         self.entry(Some(tx_id), vec![event])
     }
 
-    pub(super) fn moved(
+    pub(crate) fn moved(
         &mut self,
         tx_id: &TxId,
         from: BallotState,
@@ -82,7 +82,7 @@ impl Script {
     }
 
     /// Four equal votes, and the threshold.
-    pub(super) fn decided(&mut self, tx_id: &TxId, value: &Value) -> &mut Self {
+    pub(crate) fn decided(&mut self, tx_id: &TxId, value: &Value) -> &mut Self {
         for i in 0..4 {
             self.vote(i, tx_id, value.clone());
         }
@@ -91,7 +91,7 @@ impl Script {
     }
 
     /// A reservation and the move that goes with it.
-    pub(super) fn reserved(
+    pub(crate) fn reserved(
         &mut self,
         tx_id: &TxId,
         value: &Value,
@@ -111,7 +111,7 @@ impl Script {
     }
 
     /// The certificate that members 0 to 3 make.
-    pub(super) fn certified(
+    pub(crate) fn certified(
         &mut self,
         tx_id: &TxId,
         value: &Value,
@@ -128,7 +128,7 @@ impl Script {
     }
 
     /// What four members saw on the chain, and the move that goes with it.
-    pub(super) fn concluded(
+    pub(crate) fn concluded(
         &mut self,
         tx_id: &TxId,
         outcome: ChainOutcome,
@@ -148,11 +148,11 @@ impl Script {
         self.entry(Some(tx_id), vec![seen, changed(from, to, None)])
     }
 
-    pub(super) fn expired(&mut self, tx_id: &TxId) -> &mut Self {
+    pub(crate) fn expired(&mut self, tx_id: &TxId) -> &mut Self {
         self.entry(Some(tx_id), vec![Event::Expired(Expired {})])
     }
 
-    pub(super) fn violation(
+    pub(crate) fn violation(
         &mut self,
         i: usize,
         tx_id: &TxId,
@@ -167,7 +167,7 @@ impl Script {
         self.entry(Some(tx_id), vec![event])
     }
 
-    pub(super) fn banned(
+    pub(crate) fn banned(
         &mut self,
         i: usize,
         kind: ViolationType,
@@ -196,12 +196,12 @@ impl Script {
         self.entry(None, events)
     }
 
-    pub(super) fn unbanned(&mut self, i: usize) -> &mut Self {
+    pub(crate) fn unbanned(&mut self, i: usize) -> &mut Self {
         let node_id = self.cluster.node_id(i).to_string();
         self.entry(None, vec![Event::Unbanned(Unbanned { node_id })])
     }
 
-    pub(super) fn reputation(&mut self, i: usize, thousandths: u32) -> &mut Self {
+    pub(crate) fn reputation(&mut self, i: usize, thousandths: u32) -> &mut Self {
         let node_id = self.cluster.node_id(i).to_string();
         let event = Event::ReputationChanged(ReputationChanged {
             node_id,
@@ -210,7 +210,7 @@ impl Script {
         self.entry(None, vec![event])
     }
 
-    pub(super) fn booted(&mut self, i: usize) -> &mut Self {
+    pub(crate) fn booted(&mut self, i: usize) -> &mut Self {
         let event = Event::Booted(Booted {
             node_id: self.cluster.node_id(i).to_string(),
             generation: 1,
@@ -219,7 +219,7 @@ impl Script {
     }
 
     /// Member `by` accuses member `i`; the accusation.
-    pub(super) fn accused(&mut self, by: usize, i: usize) -> SignedStatement {
+    pub(crate) fn accused(&mut self, by: usize, i: usize) -> SignedStatement {
         let kind = AccusationKind::InvalidSignature;
         let accusation = self.cluster.accusation(by, i, kind, NOW);
         let event = Event::Accused(Accused {
@@ -233,7 +233,7 @@ impl Script {
     }
 
     /// Member `i` signed two choices.
-    pub(super) fn double_vote(&self, i: usize, tx_id: &TxId) -> Misbehaviour {
+    pub(crate) fn double_vote(&self, i: usize, tx_id: &TxId) -> Misbehaviour {
         let vote = |number| self.cluster.vote(i, tx_id, Value::Number(number), NOW);
         Misbehaviour {
             kind: Some(misbehaviour::Kind::DoubleVote(DoubleVote {
@@ -244,7 +244,7 @@ impl Script {
     }
 
     /// The reservation of a value at a nonce.
-    pub(super) fn reservation(&self, tx_id: &TxId, value: &Value, nonce: u64) -> Reservation {
+    pub(crate) fn reservation(&self, tx_id: &TxId, value: &Value, nonce: u64) -> Reservation {
         Reservation {
             account: self.cluster.rules().chain().account.clone(),
             nonce,

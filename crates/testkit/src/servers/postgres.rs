@@ -211,6 +211,11 @@ pub struct Database {
 }
 
 impl Database {
+    /// Its name, which no other database of this server has.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where it is, as the superuser.
     pub fn url(&self) -> String {
         self.url_as("postgres")
