@@ -1,5 +1,7 @@
 //! The trait that every audit store implements.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use quorate_consensus::wire::{BallotState, BoardEntry};
 use quorate_consensus::{ClusterId, NodeId, TxId};
@@ -92,6 +94,14 @@ pub trait AuditStore: Send + Sync + 'static {
     /// # Errors
     /// [`AuditError::Unavailable`].
     async fn cursor(&self) -> Result<u64, AuditError>;
+
+    /// Takes the lease on the projection for `ttl` from now, or prolongs it; false while
+    /// somebody else has it. Advice that spares work, never a right: the cursor is
+    /// compared all the same. The time is the store's.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`].
+    async fn lease(&self, holder: &NodeId, ttl: Duration) -> Result<bool, AuditError>;
 
     /// Writes what the entries after revision `from` mean, and the revision reached,
     /// in one SQL transaction; gives that revision. The entries must be ones that the

@@ -10,6 +10,13 @@ CREATE TABLE audit_cursor (
     violations_hash BYTEA NOT NULL CHECK (length(violations_hash) = 32)
 );
 
+-- Who projects the board's log. Advice: the revision in audit_cursor is compared.
+CREATE TABLE projector_lease (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    holder TEXT NOT NULL,
+    until TIMESTAMPTZ NOT NULL
+);
+
 CREATE TABLE blockchain_submissions (
     tx_id TEXT COLLATE "C" PRIMARY KEY,
     value NUMERIC(20, 0) CHECK (value BETWEEN 0 AND 18446744073709551615),

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use deadpool_postgres::Client;
@@ -208,6 +208,11 @@ impl AuditStore for PostgresAudit {
     async fn cursor(&self) -> Result<u64, AuditError> {
         let read = self.run(async |client| query::cursor(client, false).await);
         read.await.map(|(revision, _)| revision)
+    }
+
+    async fn lease(&self, holder: &NodeId, ttl: Duration) -> Result<bool, AuditError> {
+        self.run(async |client| write::lease(client, holder.as_str(), ttl).await)
+            .await
     }
 
     async fn project(&self, from: u64, entries: &[BoardEntry]) -> Result<u64, AuditError> {

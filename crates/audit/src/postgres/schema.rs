@@ -20,6 +20,7 @@ const LOCK: i64 = 0x0051_756f_7261_7465;
 const GRANTS: &[(&str, &str)] = &[
     ("audit_schema", "SELECT"),
     ("audit_cursor", "SELECT, INSERT, UPDATE"),
+    ("projector_lease", "SELECT, INSERT, UPDATE"),
     ("blockchain_submissions", "SELECT, INSERT, UPDATE, DELETE"),
     ("blockchain_submissions_archive", "SELECT, INSERT, DELETE"),
     ("submission_variants", "SELECT, INSERT"),

@@ -1,6 +1,8 @@
 //! Projects the log, answers engines, and writes rows: a transaction at a time, the
 //! rows of one table in one statement.
 
+use std::time::Duration;
+
 use deadpool_postgres::{Client, GenericClient, Transaction};
 use prost::Message;
 use quorate_consensus::TxId;
@@ -53,6 +55,25 @@ pub(super) async fn project(
         .map_err(away)?;
     all.commit().await.map_err(away)?;
     Ok(reached)
+}
+
+/// Takes the lease on the projection or prolongs it, unless somebody else has it. One
+/// that lasts longer than anybody asks for is of a clock that ran ahead.
+pub(super) async fn lease(
+    client: &Client,
+    holder: &str,
+    ttl: Duration,
+) -> Result<bool, AuditError> {
+    let sql = "INSERT INTO projector_lease AS lease (only_row, holder, until)
+               VALUES (1, $1, clock_timestamp() + $2 * interval '1 millisecond')
+               ON CONFLICT (only_row) DO UPDATE
+                   SET holder = excluded.holder, until = excluded.until
+               WHERE lease.holder = excluded.holder
+                   OR lease.until NOT BETWEEN clock_timestamp() AND excluded.until";
+    let statement = client.prepare_cached(sql).await.map_err(away)?;
+    let ms = ttl.as_millis() as f64;
+    let rows = client.execute(&statement, &[&holder, &ms]).await;
+    rows.map(|rows| rows > 0).map_err(away)
 }
 
 /// Answers an engine; what is [`AuditAnswer::Done`] is durable.

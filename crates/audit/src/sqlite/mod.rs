@@ -175,6 +175,12 @@ impl AuditStore for SqliteAudit {
         self.run(|connection| query::cursor(connection)).await
     }
 
+    async fn lease(&self, holder: &NodeId, ttl: Duration) -> Result<bool, AuditError> {
+        let holder = holder.clone();
+        self.run(move |connection| write::lease(connection, &holder, ttl, now_ms()))
+            .await
+    }
+
     async fn project(&self, from: u64, entries: &[BoardEntry]) -> Result<u64, AuditError> {
         let (entries, lineage) = (entries.to_vec(), Arc::clone(&self.lineage));
         #[cfg(test)]

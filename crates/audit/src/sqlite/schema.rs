@@ -200,10 +200,16 @@ CREATE TABLE decisions (
 ) STRICT;
 ";
 
-/// Seals the violations: those that are there already, too.
+/// Seals the violations, those that are there already too; and the lease on the
+/// projection.
 fn v2(step: &Transaction<'_>) -> Result<(), AuditError> {
     step.execute_batch(
-        "ALTER TABLE audit_cursor ADD COLUMN violations INTEGER NOT NULL DEFAULT 0;
+        "CREATE TABLE projector_lease (
+             only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+             holder TEXT NOT NULL,
+             until TEXT NOT NULL
+         ) STRICT;
+         ALTER TABLE audit_cursor ADD COLUMN violations INTEGER NOT NULL DEFAULT 0;
          ALTER TABLE audit_cursor ADD COLUMN violations_hash BLOB;
          ALTER TABLE byzantine_violations ADD COLUMN hash BLOB CHECK (length(hash) = 32);
          DROP TRIGGER byzantine_violations_no_update;",

@@ -1,8 +1,10 @@
 //! Projects the log, answers engines, and writes rows: a transaction at a time.
 
+use std::time::Duration;
+
 use prost::Message;
 use quorate_consensus::wire::BoardEntry;
-use quorate_consensus::{PeerId, TxId};
+use quorate_consensus::{NodeId, PeerId, TxId};
 use quorate_engine::{AuditAnswer, AuditAsk};
 use rusqlite::{Connection, Params, Transaction, TransactionBehavior, params};
 
@@ -64,6 +66,27 @@ pub(super) fn project(
     all.commit().map_err(away)?;
     told(Step::Committed);
     Ok(reached)
+}
+
+/// Takes the lease on the projection or prolongs it, unless somebody else has it. One
+/// that lasts longer than anybody asks for is of a clock that ran ahead.
+pub(super) fn lease(
+    connection: &Connection,
+    holder: &NodeId,
+    ttl: Duration,
+    now_ms: u64,
+) -> Result<bool, AuditError> {
+    let until = now_ms.saturating_add(ttl.as_millis() as u64);
+    let rows = connection
+        .execute(
+            "INSERT INTO projector_lease (only_row, holder, until) VALUES (1, ?1, ?3)
+             ON CONFLICT (only_row) DO UPDATE
+                 SET holder = excluded.holder, until = excluded.until
+             WHERE holder = excluded.holder OR until NOT BETWEEN ?2 AND ?3",
+            params![holder.as_str(), Utc(now_ms), Utc(until)],
+        )
+        .map_err(away)?;
+    Ok(rows > 0)
 }
 
 /// Answers an engine; what is [`AuditAnswer::Done`] is durable.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_consensus::proof::{Fact, verify};
 use quorate_consensus::wire::{BallotState, ChainOutcome};
@@ -27,6 +28,7 @@ pub(super) async fn run_all(builder: &dyn Builder) {
     the_cursor_is_compared(&*builder.place().await).await;
     a_contradiction_writes_nothing(&*builder.place().await).await;
     two_projectors_do_no_harm(&*builder.place().await).await;
+    one_at_a_time_has_the_lease(&*builder.place().await).await;
 }
 
 async fn open(place: &dyn Place, script: &Script) -> Arc<dyn AuditStore> {
@@ -495,4 +497,19 @@ async fn two_projectors_do_no_harm(place: &dyn Place) {
     let confirmed = Some(SubmissionState::Confirmed);
     let rows = store.submissions(confirmed, 1000).await.unwrap();
     assert_eq!(rows.len() as u64, ballots);
+}
+
+async fn one_at_a_time_has_the_lease(place: &dyn Place) {
+    let script = Script::new();
+    let (store, other) = (open(place, &script).await, open(place, &script).await);
+    let (a, b) = (script.cluster.node_id(0), script.cluster.node_id(1));
+    let (long, short) = (Duration::from_secs(600), Duration::from_millis(50));
+    assert!(store.lease(&a, long).await.unwrap());
+    assert!(!other.lease(&b, long).await.unwrap(), "it is taken");
+    assert!(other.lease(&a, short).await.unwrap(), "its holder's own");
+    // It ends by itself.
+    while !store.lease(&b, long).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!store.lease(&a, long).await.unwrap());
 }

@@ -19,7 +19,7 @@ use quorate_engine::{Durable, JournalEntry, Record};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 /// The version of the tables.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 /// Why the journal cannot be used. A node whose journal fails signs nothing more.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +81,11 @@ CREATE TRIGGER verdict_stays BEFORE DELETE ON verdict
   BEGIN SELECT RAISE(ABORT, 'a verdict is never pruned'); END;
 ";
 
+/// What version 2 adds.
+const V2: &str = "
+CREATE TABLE audit_seen (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL);
+";
+
 impl Journal {
     /// Opens the journal in `data_dir`, makes directory and journal if there are
     /// none, and keeps every other process out of the directory.
@@ -117,6 +122,9 @@ impl Journal {
                 "INSERT INTO owner VALUES (1, ?1, ?2)",
                 params![node_id.as_str(), cluster_id.as_bytes()],
             )?;
+        }
+        if version < SCHEMA {
+            transaction.execute_batch(V2)?;
             transaction.pragma_update(None, "user_version", SCHEMA)?;
         }
         let (found, cluster): (String, Vec<u8>) =
@@ -168,6 +176,33 @@ impl Journal {
             acknowledged: from_sql("acknowledged", acknowledged)?,
             seen: from_sql("revision", seen)?,
         })
+    }
+
+    /// The highest revision that this node has seen the audit store reach; 0 before the
+    /// first.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn audit_seen(&self) -> Result<u64, JournalError> {
+        let seen = self
+            .connection
+            .query_row("SELECT revision FROM audit_seen", [], |r| r.get(0))
+            .optional()?;
+        from_sql("revision", seen.unwrap_or(0))
+    }
+
+    /// Keeps the revision that the audit store has reached; a lower one than before
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn keep_audit_seen(&mut self, revision: u64) -> Result<(), JournalError> {
+        self.connection.execute(
+            "INSERT INTO audit_seen VALUES (1, ?1) ON CONFLICT (id) DO UPDATE
+             SET revision = max(revision, excluded.revision)",
+            params![to_sql(revision)?],
+        )?;
+        Ok(())
     }
 
     /// What is kept about one transaction.
