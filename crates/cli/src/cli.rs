@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    certificate, certs, completions, config, demo, dev, keygen, list, rules, run, sim, status,
-    test_byzantine, verify, version, vote, watch,
+    audit, certificate, certs, completions, config, demo, dev, keygen, list, rules, run, sim,
+    status, test_byzantine, verify, version, vote, watch,
 };
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::Out;
@@ -46,6 +46,7 @@ enum Command {
     List(list::ListArgs),
     Certificate(certificate::CertificateArgs),
     Verify(verify::VerifyArgs),
+    Audit(audit::AuditArgs),
     Rules(rules::RulesArgs),
     Certs(certs::CertsArgs),
     Keygen(keygen::KeygenArgs),
@@ -69,6 +70,7 @@ impl Cli {
             Command::List(args) => list::run(args, out).await,
             Command::Certificate(args) => certificate::run(args, out).await,
             Command::Verify(args) => verify::run(args, out),
+            Command::Audit(args) => audit::run(args, out).await,
             Command::Rules(args) => rules::run(args, out).await,
             Command::Certs(args) => certs::run(args, out),
             Command::Keygen(args) => keygen::run(args, out),

@@ -5,7 +5,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use quorate_audit::AuditStore;
 use quorate_chain::Chain;
 use quorate_consensus::statement::KeyRole;
 use quorate_consensus::wire::{BoardEntry, Goodbye, GoodbyeReason, board_event};
@@ -24,6 +23,7 @@ use crate::faults::Faults;
 use crate::feed::Feed;
 use crate::journal::Journal;
 use crate::mailbox::{Mailbox, Message};
+use crate::seen::SeenAudit;
 
 /// The most messages in one batch.
 const MOST_IN_A_BATCH: usize = 256;
@@ -31,7 +31,7 @@ const MOST_IN_A_BATCH: usize = 256;
 /// What the driver carries effects out with.
 pub(crate) struct Ports {
     pub(crate) coordinator: Arc<dyn Coordinator>,
-    pub(crate) audit: Arc<dyn AuditStore>,
+    pub(crate) audit: Arc<SeenAudit>,
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) vote_key: Option<Arc<SigningKey>>,
     pub(crate) node_key: Arc<SigningKey>,
@@ -78,7 +78,7 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(
         engine: Engine,
-        journal: Journal,
+        journal: Arc<Mutex<Journal>>,
         clock: Clock,
         ports: Ports,
         (mailbox, inbox): (Mailbox, mpsc::Receiver<Message>),
@@ -86,7 +86,7 @@ impl Driver {
     ) -> Self {
         Self {
             engine,
-            journal: Arc::new(Mutex::new(journal)),
+            journal,
             clock,
             ports,
             mailbox,

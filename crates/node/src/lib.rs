@@ -10,7 +10,6 @@
     deny(clippy::unwrap_used, clippy::panic, clippy::expect_used)
 )]
 
-mod board;
 mod clock;
 pub mod config;
 mod counters;
@@ -25,9 +24,12 @@ mod mailbox;
 pub mod parts;
 mod prewarm;
 mod projector;
+pub mod record;
+mod seen;
 mod server;
 mod service;
 pub mod status;
+mod stores;
 
 pub use config::{Config, ConfigError};
 pub use counters::Counts;

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use quorate_audit::{AuditError, AuditStore};
 use quorate_consensus::NodeId;
 use quorate_engine::{Config as EngineConfig, Engine};
 use quorate_tls::{Listener, ListenerOptions, Registry};
@@ -28,6 +29,7 @@ use crate::mailbox::{Mailbox, Message};
 use crate::parts::{Parts, StartError};
 use crate::prewarm::Prewarmer;
 use crate::projector;
+use crate::seen::SeenAudit;
 use crate::server;
 use crate::service::{Api, GateRules};
 
@@ -223,10 +225,13 @@ async fn assemble(
         reason: e.to_string(),
     })?;
 
+    let journal = Arc::new(Mutex::new(journal));
+    let audit = look_at(parts.audit, &journal, &counters).await?;
+
     let (beat, pulse) = watch::channel(Pulse::default());
     let ports = Ports {
         coordinator: parts.coordinator.clone(),
-        audit: parts.audit.clone(),
+        audit: audit.clone(),
         chain: parts.chain,
         vote_key: parts.vote_key.map(Arc::new),
         node_key: Arc::new(parts.node_key),
@@ -288,7 +293,7 @@ async fn assemble(
         prewarmer,
         mailbox.clone(),
     ));
-    tokio::spawn(projector::project(feed, parts.audit));
+    tokio::spawn(projector::project(feed, audit, parts.node_id));
     for peer in parts.peers {
         let (tls, registry) = (parts.tls.client(), registry.clone());
         tokio::spawn(dial_forever(sessions.clone(), tls, registry, peer));
@@ -306,6 +311,25 @@ async fn assemble(
         drained,
         served,
     })
+}
+
+/// Looks at the audit store once, for what no waiting mends. A node whose audit store
+/// is away starts all the same, and takes votes.
+async fn look_at(
+    audit: Arc<dyn AuditStore>,
+    journal: &Arc<Mutex<Journal>>,
+    counters: &Arc<Counters>,
+) -> Result<Arc<SeenAudit>, StartError> {
+    let backend = audit.backend();
+    let audit = SeenAudit::new(audit, journal.clone(), counters.clone())?;
+    match audit.cursor().await {
+        Ok(cursor) => tracing::debug!(backend, cursor, "audit.opened"),
+        Err(AuditError::Unavailable(why)) => {
+            tracing::warn!(%why, "audit.away: submissions pause, votes are still taken");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Arc::new(audit))
 }
 
 fn listen(

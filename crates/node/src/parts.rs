@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message as _;
-use quorate_audit::{AuditError, AuditStore, Lineage, SqliteAudit};
+use quorate_audit::{AuditError, AuditStore, Lineage};
 use quorate_chain::{Chain, ChainError, ChainKey, Ledger, LedgerOptions};
 use quorate_consensus::proof::verify_rules;
 use quorate_consensus::statement::KeyRole;
@@ -15,10 +15,10 @@ use quorate_coordinator::{Coordinator, StoreError};
 use quorate_crypto::{CachedVerifier, KeyError, SigningKey};
 use quorate_tls::{TlsError, TlsMaterial, TlsPaths};
 
-use crate::board;
 use crate::config::{Config, ConfigError, PeerAddress};
 use crate::faults::Faults;
 use crate::journal::JournalError;
+use crate::stores::{open_audit, open_board};
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -182,8 +182,8 @@ impl Parts {
             Some(path) if config.chain.submit => Some(ChainKey::read(path)?),
             _ => None,
         };
-        let coordinator = board::open(&config.storage, genesis, &verifier)?;
-        let audit = SqliteAudit::open(shared.join("audit.db"), lineage)?;
+        let coordinator = open_board(&config.storage, genesis, &verifier)?;
+        let audit = open_audit(&config.storage, lineage)?;
         let chain = Ledger::open(
             shared.join("ledger.db"),
             LedgerOptions::for_target(rules.chain(), chain_key),
@@ -220,7 +220,7 @@ impl Parts {
                 frames_per_sec: limit(network.rate_limit_frames_per_sec),
             },
             coordinator,
-            audit: Arc::new(audit),
+            audit,
             chain: Arc::new(chain),
             submits: config.chain.submit,
             verifier,
@@ -291,7 +291,7 @@ impl Parts {
 
 /// Reads a rules file: a genesis document, or the chain of documents from the genesis
 /// on. Which it is, the pinned cluster id tells.
-fn read_rules(
+pub(crate) fn read_rules(
     path: &Path,
     pinned: ClusterId,
     verifier: &CachedVerifier,

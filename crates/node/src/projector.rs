@@ -1,21 +1,32 @@
-//! Projects what this node believes into the audit store. Every node tries; the store
-//! compares the cursor, so that of several one wins and none does harm.
+//! Projects what this node believes into the audit store. One node does it at a time,
+//! by a lease in the store; when that node is gone, or cannot, the lease ends and
+//! another goes on. The lease is advice: the store compares the cursor, so that of
+//! several one wins and none does harm.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use quorate_audit::{AuditError, AuditStore};
+use quorate_audit::AuditError;
+use quorate_consensus::NodeId;
 use rand::Rng as _;
+use tokio::time::timeout;
 
 use crate::feed::{Feed, FeedError};
+use crate::seen::SeenAudit;
 
 /// Entries projected in one SQL transaction.
 const CHUNK: usize = 256;
 
-/// The pause after another node was faster: 20 to 120 ms, so that they do not meet
-/// again and again.
-const LEAST_PAUSE_MS: u64 = 20;
-const SPREAD_MS: u64 = 100;
+/// How long the lease lasts: so long nothing is projected after its holder died.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// How often its holder prolongs it.
+const PROLONG: Duration = Duration::from_millis(1500);
+
+/// The pause of who has no lease, and after another node was faster all the same: 500
+/// ms to 1 s, so that they do not meet again and again.
+const LEAST_PAUSE_MS: u64 = 500;
+const SPREAD_MS: u64 = 500;
 
 /// The pause after an error.
 const AWAY: Duration = Duration::from_secs(1);
@@ -24,20 +35,28 @@ const AWAY: Duration = Duration::from_secs(1);
 const BROKEN: Duration = Duration::from_secs(60);
 
 /// Projects for as long as the node runs.
-pub(crate) async fn project(feed: Arc<Feed>, audit: Arc<dyn AuditStore>) {
+pub(crate) async fn project(feed: Arc<Feed>, audit: Arc<SeenAudit>, own: NodeId) {
     let mut heads = feed.heads();
-    let mut cursor = None;
+    let mut projector = Projector {
+        feed,
+        audit,
+        own,
+        cursor: None,
+        prolonged: None,
+    };
     let mut away = false;
     loop {
         heads.borrow_and_update();
-        match step(&feed, audit.as_ref(), &mut cursor).await {
-            Ok(true) => {}
-            Ok(false) => {
-                if heads.changed().await.is_err() {
-                    return;
-                }
-            }
-            Err(Halt::Overtaken) => {
+        match projector.step().await {
+            Ok(Step::Projected) => {}
+            Ok(Step::UpToDate) => match timeout(PROLONG, heads.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                // Look at the store again: it may have been restored.
+                Err(_) => projector.cursor = None,
+            },
+            Ok(Step::Others) => {
+                projector.cursor = None;
                 let jitter = rand::rng().random_range(0..SPREAD_MS);
                 tokio::time::sleep(Duration::from_millis(LEAST_PAUSE_MS + jitter)).await;
             }
@@ -45,13 +64,13 @@ pub(crate) async fn project(feed: Arc<Feed>, audit: Arc<dyn AuditStore>) {
                 if !std::mem::replace(&mut away, true) {
                     tracing::warn!(%why, "audit.away: submissions pause, votes are still taken");
                 }
-                cursor = None;
+                projector.cursor = None;
                 tokio::time::sleep(AWAY).await;
                 continue;
             }
             Err(Halt::Broken(why)) => {
                 tracing::error!(%why, "audit.broken: nothing is projected");
-                cursor = None;
+                projector.cursor = None;
                 tokio::time::sleep(BROKEN).await;
                 continue;
             }
@@ -62,9 +81,18 @@ pub(crate) async fn project(feed: Arc<Feed>, audit: Arc<dyn AuditStore>) {
     }
 }
 
+/// What a step did.
+enum Step {
+    /// A chunk was projected; there may be more.
+    Projected,
+    /// There is nothing to project.
+    UpToDate,
+    /// Another node projects.
+    Others,
+}
+
 /// Why a step did not come about.
 enum Halt {
-    Overtaken,
     Away(String),
     Broken(String),
 }
@@ -81,34 +109,64 @@ impl From<FeedError> for Halt {
 impl From<AuditError> for Halt {
     fn from(error: AuditError) -> Self {
         match error {
-            AuditError::CursorMoved { .. } => Self::Overtaken,
             AuditError::Unavailable(why) => Self::Away(why),
             other => Self::Broken(other.to_string()),
         }
     }
 }
 
-/// One chunk; whether there was any.
-async fn step(feed: &Feed, audit: &dyn AuditStore, cursor: &mut Option<u64>) -> Result<bool, Halt> {
-    let from = match *cursor {
-        Some(from) => from,
-        None => audit.cursor().await?,
-    };
-    let entries = feed.read(from, CHUNK).await?;
-    if entries.is_empty() {
-        *cursor = Some(from);
-        return Ok(false);
+struct Projector {
+    feed: Arc<Feed>,
+    audit: Arc<SeenAudit>,
+    own: NodeId,
+    /// Where the store stands, as far as is known.
+    cursor: Option<u64>,
+    /// When the lease was last taken or prolonged.
+    prolonged: Option<Instant>,
+}
+
+impl Projector {
+    async fn step(&mut self) -> Result<Step, Halt> {
+        let from = match self.cursor {
+            Some(from) => from,
+            None => self.audit.cursor().await?,
+        };
+        self.audit.keep().await;
+        // Who cannot read the log does not prolong the lease.
+        let entries = self.feed.read(from, CHUNK).await?;
+        if !self.leads().await? {
+            return Ok(Step::Others);
+        }
+        self.cursor = Some(from);
+        if entries.is_empty() {
+            return Ok(Step::UpToDate);
+        }
+        let entries: Vec<_> = entries.into_iter().map(Arc::unwrap_or_clone).collect();
+        match self.audit.store().project(from, &entries).await {
+            Ok(reached) => {
+                self.audit.note(reached);
+                self.cursor = Some(reached);
+                Ok(Step::Projected)
+            }
+            Err(AuditError::CursorMoved { found }) => {
+                self.audit.note(found);
+                Ok(Step::Others)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
-    let entries: Vec<_> = entries.into_iter().map(Arc::unwrap_or_clone).collect();
-    match audit.project(from, &entries).await {
-        Ok(reached) => {
-            *cursor = Some(reached);
-            Ok(true)
+
+    /// Whether this node has the lease; takes it if it is free.
+    async fn leads(&mut self) -> Result<bool, Halt> {
+        if self.prolonged.is_some_and(|at| at.elapsed() < PROLONG) {
+            return Ok(true);
         }
-        Err(AuditError::CursorMoved { found }) => {
-            *cursor = Some(found);
-            Err(Halt::Overtaken)
+        let asked = Instant::now();
+        let leads = self.audit.store().lease(&self.own, LEASE).await?;
+        if leads && self.prolonged.is_none() {
+            tracing::debug!(node_id = %self.own, "audit.projects: this node has the lease");
         }
-        Err(error) => Err(error.into()),
+        self.prolonged = leads.then_some(asked);
+        Ok(leads)
     }
 }

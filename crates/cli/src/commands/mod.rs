@@ -1,6 +1,7 @@
 //! One file per command: its arguments, its help with an example, what it does and
 //! what it prints.
 
+pub(crate) mod audit;
 pub(crate) mod certificate;
 pub(crate) mod certs;
 pub(crate) mod completions;

@@ -238,6 +238,12 @@ pub struct StorageSection {
     /// Where the embedded board, audit store and ledger lie, shared by all nodes of
     /// the machine. The data directory if it is not given.
     pub embedded_dir: PathBuf,
+    /// Where the audit store is, if on PostgreSQL:
+    /// `postgresql://user:password@host:5432/database`.
+    pub postgres_url: Option<Secret>,
+    /// The CA that signed PostgreSQL's certificate; with it TLS is used, and nothing
+    /// else.
+    pub postgres_ca_path: Option<PathBuf>,
 }
 
 /// `[consensus]`: which cluster, checked against its rules document.
@@ -532,6 +538,8 @@ impl Reader {
             storage: StorageSection {
                 coordinator,
                 embedded_dir: self.text("storage", "embedded_dir")?.unwrap_or(data_dir),
+                postgres_url: self.text("storage", "postgres_url")?,
+                postgres_ca_path: self.text("storage", "postgres_ca_path")?,
             },
             consensus: ConsensusSection {
                 cluster_id: self.needed("consensus", "cluster_id")?,

@@ -59,6 +59,8 @@ pub(super) const KEYS: &[Key] = &[
     ("storage", "etcd_cert_path", Kind::Text, None),
     ("storage", "etcd_key_path", Kind::Text, None),
     ("storage", "embedded_dir", Kind::Text, None),
+    ("storage", "postgres_url", Kind::Text, Some("POSTGRES_URL")),
+    ("storage", "postgres_ca_path", Kind::Text, None),
     ("consensus", "cluster_id", Kind::Text, None),
     ("consensus", "rules_path", Kind::Text, None),
     (
@@ -83,7 +85,6 @@ pub(super) const KEYS: &[Key] = &[
 /// Keys that later versions have: naming one is a clear error, not a misspelling.
 pub(super) const LATER: &[(&str, &str)] = &[
     ("node", "health_addr"),
-    ("storage", "postgres_url"),
     ("telemetry", "otlp_endpoint"),
     ("telemetry", "sample_ratio"),
     ("telemetry", "alert_webhook"),

@@ -145,3 +145,32 @@ fn a_newer_journal_and_a_bad_directory_are_refused() {
     let bad = Journal::open(&file, &node(), &CLUSTER);
     assert!(matches!(bad, Err(JournalError::Io { .. })));
 }
+
+#[test]
+fn what_was_seen_of_the_audit_store_never_falls() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    assert_eq!(journal.audit_seen().unwrap(), 0);
+    for (revision, kept) in [(5, 5), (3, 5), (9, 9)] {
+        journal.keep_audit_seen(revision).unwrap();
+        assert_eq!(journal.audit_seen().unwrap(), kept);
+    }
+    drop(journal);
+    assert_eq!(open(dir.path()).audit_seen().unwrap(), 9);
+}
+
+#[test]
+fn a_journal_of_version_1_is_brought_to_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    journal.commit(&[verdict(Domain::Decision, b"a")]).unwrap();
+    journal
+        .connection
+        .execute_batch("DROP TABLE audit_seen; PRAGMA user_version = 1")
+        .unwrap();
+    drop(journal);
+    let mut journal = open(dir.path());
+    journal.keep_audit_seen(1).unwrap();
+    let kept = journal.lookup(&tx()).unwrap().verdict;
+    assert_eq!(kept, Some((Domain::Decision, b"a".to_vec())));
+}

@@ -39,6 +39,8 @@ pub struct Cluster {
     pub rules: Rules,
     pub ids: Vec<NodeId>,
     addrs: Vec<SocketAddr>,
+    /// The audit store, if on PostgreSQL.
+    pub postgres_url: Option<String>,
     /// Held from the start, so that nobody else takes a port before its node starts.
     sockets: Vec<Option<TcpListener>>,
 }
@@ -117,6 +119,7 @@ impl Cluster {
             rules,
             ids,
             addrs,
+            postgres_url: None,
             sockets: sockets.into_iter().map(Some).collect(),
         }
     }
@@ -159,7 +162,7 @@ impl Cluster {
             "[node]\nnode_id = \"{}\"\nlisten_addr = \"{listen_addr}\"\ndata_dir = {}\n\
              [keys]\nvote_key_path = {}\nnode_key_path = {}\n\
              [mtls]\nca_cert_path = {}\nclients_ca_path = {}\nnode_cert_path = {}\nnode_key_path = {}\n\
-             [storage]\nembedded_dir = {}\n\
+             [storage]\nembedded_dir = {}\npostgres_url = \"{}\"\n\
              [consensus]\ncluster_id = \"{}\"\nrules_path = {}\n\
              [chain]\nkey_path = {}\n",
             self.ids[i],
@@ -171,6 +174,7 @@ impl Cluster {
             text(files.cert),
             text(files.key),
             text(self.shared()),
+            self.postgres_url.as_deref().unwrap_or_default(),
             self.rules.cluster_id(),
             text(self.dir.path().join("genesis.rules")),
             text(self.dir.path().join("chain.key")),

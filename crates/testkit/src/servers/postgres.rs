@@ -180,6 +180,19 @@ impl Postgres {
         }
     }
 
+    /// Makes `to` what `from` is now: a backup, or one put back. Nobody may be connected
+    /// to either.
+    pub fn copy(&self, from: &Database, to: &Database) {
+        let (from, to) = (&from.name, &to.name);
+        for sql in [
+            format!("DROP DATABASE {to} WITH (FORCE)"),
+            format!("CREATE DATABASE {to} TEMPLATE {from}"),
+        ] {
+            let done = self.psql("postgres", &sql);
+            done.unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+
     /// What the server has written to its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.ground.path().join("log")).unwrap_or_default()

@@ -1,7 +1,8 @@
-//! Opens what keeps the board, as the configuration says.
+//! Opens what keeps the board and the audit record, as the configuration says.
 
 use std::sync::Arc;
 
+use quorate_audit::{AuditError, AuditStore, Lineage, PostgresAudit, SqliteAudit, postgres};
 use quorate_consensus::Rules;
 use quorate_coordinator::etcd::{Dial, Options, Plain, User};
 use quorate_coordinator::{Coordinator, Embedded, Etcd, StoreError};
@@ -13,8 +14,9 @@ use tonic::transport::{Channel, Endpoint};
 use crate::config::{CoordinatorKind, EtcdSection, StorageSection};
 use crate::parts::StartError;
 
-/// See the module's head. Blocks; etcd needs the runtime that it is called within.
-pub(crate) fn open(
+/// Opens what keeps the board; `genesis` is what it starts from. Blocks; etcd needs the
+/// runtime that it is called within.
+pub(crate) fn open_board(
     storage: &StorageSection,
     genesis: &Arc<Rules>,
     verifier: &Arc<CachedVerifier>,
@@ -35,6 +37,30 @@ pub(crate) fn open(
             Ok(Arc::new(etcd))
         }
     }
+}
+
+/// Opens the audit store that the configuration names. PostgreSQL is not connected to
+/// yet.
+///
+/// # Errors
+/// [`AuditError`].
+pub(crate) fn open_audit(
+    storage: &StorageSection,
+    lineage: Lineage,
+) -> Result<Arc<dyn AuditStore>, AuditError> {
+    Ok(match &storage.postgres_url {
+        Some(url) => {
+            let options = postgres::Options {
+                ca_path: storage.postgres_ca_path.clone(),
+                ..postgres::Options::default()
+            };
+            Arc::new(PostgresAudit::new(url.expose(), lineage, &options)?)
+        }
+        None => {
+            let path = storage.embedded_dir.join("audit.db");
+            Arc::new(SqliteAudit::open(path, lineage)?)
+        }
+    })
 }
 
 fn options(section: &EtcdSection, genesis: &Rules) -> Options {

@@ -1,0 +1,101 @@
+//! Compares the audit store of a node's configuration with the board's log, which is
+//! repeated from the genesis on: what the log says is believed only so far as it is
+//! justified.
+
+use std::sync::Arc;
+
+use quorate_audit::Lineage;
+use quorate_audit::verify::{Report, VerifyError, verify};
+use quorate_consensus::board::Board;
+use quorate_coordinator::Coordinator;
+use quorate_crypto::CachedVerifier;
+
+use crate::config::Config;
+use crate::feed::Feed;
+use crate::parts::{StartError, read_rules};
+use crate::stores::{open_audit, open_board};
+
+/// Entries read at once.
+const CHUNK: usize = 512;
+
+/// Why the record cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The stores cannot be opened.
+    #[error(transparent)]
+    Open(#[from] StartError),
+    /// They cannot be read, or do not belong together.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+}
+
+/// Compares the audit store with the board's log; nodes may be running.
+///
+/// # Errors
+/// [`CheckError`] when it cannot be told.
+pub async fn check_record(config: Config) -> Result<Report, CheckError> {
+    let opened = tokio::task::spawn_blocking(move || open(&config)).await;
+    let (mut log, audit, lineage) =
+        opened.map_err(|error| StartError::Runtime(error.to_string()))??;
+    let report = verify(audit.as_ref(), &lineage, async |after| {
+        log.read(after).await
+    });
+    Ok(report.await?)
+}
+
+type Opened = (Log, Arc<dyn quorate_audit::AuditStore>, Lineage);
+
+fn open(config: &Config) -> Result<Opened, StartError> {
+    let verifier = Arc::new(CachedVerifier::default());
+    let (consensus, storage) = (&config.consensus, &config.storage);
+    let (chain, all) = read_rules(&consensus.rules_path, consensus.cluster_id, &verifier)?;
+    let genesis = all.first().cloned().ok_or_else(|| StartError::Rules {
+        path: consensus.rules_path.clone(),
+        reason: "holds no rules document".to_owned(),
+    })?;
+    let lineage = Lineage::new(chain, all).unwrap_or_else(|| genesis.clone().into());
+    let coordinator = open_board(storage, &genesis, &verifier)?;
+    let audit = open_audit(storage, lineage.clone())?;
+    let log = Log {
+        board: Board::new(genesis),
+        feed: Feed::new(coordinator.clone()),
+        coordinator,
+        verifier,
+    };
+    Ok((log, audit, lineage))
+}
+
+/// The board's log as this program derives it.
+struct Log {
+    board: Board,
+    feed: Feed,
+    coordinator: Arc<dyn Coordinator>,
+    verifier: Arc<CachedVerifier>,
+}
+
+impl Log {
+    async fn read(
+        &mut self,
+        after: u64,
+    ) -> Result<Vec<quorate_consensus::wire::BoardEntry>, String> {
+        if after >= self.board.revision() {
+            self.go_on().await?;
+        }
+        let entries = self.feed.read(after, CHUNK).await;
+        let entries = entries.map_err(|error| error.to_string())?;
+        Ok(entries.into_iter().map(Arc::unwrap_or_clone).collect())
+    }
+
+    /// Repeats more of the log.
+    async fn go_on(&mut self) -> Result<(), String> {
+        let entries = self.coordinator.entries(self.board.revision(), CHUNK).await;
+        let mut believed = Vec::new();
+        for entry in entries.map_err(|error| error.to_string())? {
+            let revision = entry.revision;
+            let entry = self.board.replay(&entry, self.verifier.as_ref());
+            believed.push(entry.map_err(|error| format!("entry {revision}: {error}"))?);
+        }
+        self.feed.push(believed);
+        Ok(())
+    }
+}

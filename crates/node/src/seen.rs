@@ -1,0 +1,153 @@
+//! The audit store as one node has seen it. A store that is older than that was
+//! restored from a backup, or is another one: `STORE_ROLLBACK`. Its rows come back by
+//! the projection, for the log has them all; until then no submission goes on, for
+//! what only engines write (the signed variants) is not in the log, and is asked of
+//! the chain once the rows are there again.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use quorate_audit::{AuditError, AuditStore};
+use quorate_engine::{AuditAnswer, AuditAsk};
+
+use crate::counters::Counters;
+use crate::journal::{Journal, JournalError};
+
+/// How often what was seen is made durable: each time keeps the sign guard waiting for
+/// the disk. A rollback by less than that is found only while the node runs.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// See the module's head.
+pub(crate) struct SeenAudit {
+    store: Arc<dyn AuditStore>,
+    journal: Arc<Mutex<Journal>>,
+    counters: Arc<Counters>,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    /// The highest revision that the store was seen to have reached.
+    revision: u64,
+    /// What of it is durable, and since when.
+    kept: u64,
+    kept_at: Option<Instant>,
+    stands: Stands,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stands {
+    /// It was not looked at since the start.
+    Unknown,
+    /// Where it was seen, or further.
+    Well,
+    /// Before.
+    Behind { at: u64 },
+}
+
+impl SeenAudit {
+    /// Begins with what the journal has kept.
+    pub(crate) fn new(
+        store: Arc<dyn AuditStore>,
+        journal: Arc<Mutex<Journal>>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, JournalError> {
+        let revision = locked(&journal).audit_seen()?;
+        Ok(Self {
+            store,
+            journal,
+            counters,
+            seen: Mutex::new(Seen {
+                revision,
+                kept: revision,
+                kept_at: None,
+                stands: Stands::Unknown,
+            }),
+        })
+    }
+
+    /// The store itself.
+    pub(crate) fn store(&self) -> &dyn AuditStore {
+        self.store.as_ref()
+    }
+
+    /// Where the store stands.
+    pub(crate) async fn cursor(&self) -> Result<u64, AuditError> {
+        let cursor = self.store.cursor().await?;
+        self.note(cursor);
+        Ok(cursor)
+    }
+
+    /// Takes notice of where the store stands, and says so if it was further before.
+    pub(crate) fn note(&self, cursor: u64) {
+        let mut seen = self.lock();
+        let before = seen.stands;
+        if cursor < seen.revision {
+            seen.stands = Stands::Behind { at: cursor };
+            if !matches!(before, Stands::Behind { .. }) {
+                self.counters.alerts.one();
+                let seen = seen.revision;
+                tracing::error!(
+                    cursor,
+                    seen,
+                    "alert.store_rollback: the audit store is older than what this node has seen; it is projected anew, and submissions pause until then"
+                );
+            }
+        } else {
+            seen.revision = cursor;
+            seen.stands = Stands::Well;
+            if matches!(before, Stands::Behind { .. }) {
+                tracing::warn!(
+                    cursor,
+                    "audit.caught_up: the audit store is again where it was seen"
+                );
+            }
+        }
+    }
+
+    /// Makes durable what was seen, if that is due. It may fail: then less is known
+    /// after a restart.
+    pub(crate) async fn keep(&self) {
+        let revision = {
+            let mut seen = self.lock();
+            let due = seen.kept_at.is_none_or(|at| at.elapsed() >= KEEP_EVERY);
+            if !due || seen.kept == seen.revision {
+                return;
+            }
+            seen.kept_at = Some(Instant::now());
+            seen.kept = seen.revision;
+            seen.revision
+        };
+        let journal = Arc::clone(&self.journal);
+        let kept = tokio::task::spawn_blocking(move || locked(&journal).keep_audit_seen(revision));
+        if let Ok(Err(error)) = kept.await {
+            tracing::warn!(%error, "audit.not_kept: a rollback may go unnoticed after a restart");
+        }
+    }
+
+    /// Asks the store, unless it is older than it was.
+    pub(crate) async fn ask(&self, ask: AuditAsk) -> AuditAnswer {
+        if self.lock().stands == Stands::Unknown
+            && let Err(error) = self.cursor().await
+        {
+            return AuditAnswer::Unavailable(error.to_string());
+        }
+        let (stands, seen) = {
+            let seen = self.lock();
+            (seen.stands, seen.revision)
+        };
+        match stands {
+            Stands::Behind { at } => AuditAnswer::Unavailable(format!(
+                "STORE_ROLLBACK: the audit store stands at revision {at}, and was seen at {seen}; it is projected anew first"
+            )),
+            Stands::Unknown | Stands::Well => self.store.ask(ask).await,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn locked(journal: &Mutex<Journal>) -> MutexGuard<'_, Journal> {
+    journal.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,204 @@
+//! Real nodes whose audit record is on a real PostgreSQL server, which is stopped,
+//! killed, and put back to an older backup under them.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Cluster, ballot_in, connected, soon, vote_at};
+use quorate_audit::postgres::{Options, PostgresAudit};
+use quorate_audit::rows::{Filter, SubmissionState};
+use quorate_audit::{AuditError, AuditStore};
+use quorate_chain::{Chain as _, Ledger, LedgerOptions};
+use quorate_consensus::TxId;
+use quorate_consensus::wire::BallotState;
+use quorate_node::{NodeHandle, StartError};
+use quorate_testkit::servers::{Database, Durability, Postgres};
+
+/// A cluster of four, three of whom decide, on a database.
+fn cluster_on(database: &Database) -> Cluster {
+    let mut cluster = Cluster::new(4, 3);
+    cluster.postgres_url = Some(database.url());
+    cluster
+}
+
+fn audit_of(cluster: &Cluster) -> PostgresAudit {
+    let url = cluster.postgres_url.as_deref().unwrap();
+    let rules = Arc::new(cluster.rules.clone());
+    PostgresAudit::new(url, rules, &Options::default()).unwrap()
+}
+
+async fn confirmed(audit: &PostgresAudit, tx_id: &str) {
+    let id = TxId::new(tx_id).unwrap();
+    soon(&format!("{tx_id} confirmed in the record"), async {
+        loop {
+            match audit.final_state(&id).await {
+                Ok(Some(BallotState::Confirmed)) => return,
+                Ok(_) | Err(AuditError::Unavailable(_)) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    })
+    .await;
+}
+
+/// As many transactions on the ledger as rows CONFIRMED in the record, each with its
+/// certificate.
+async fn all_there_once(cluster: &Cluster, audit: &PostgresAudit, count: usize) {
+    let options = LedgerOptions::for_target(cluster.rules.chain(), None);
+    let ledger = Ledger::open(cluster.shared().join("ledger.db"), options).unwrap();
+    let blocks = ledger.recent_blocks(100).await.unwrap();
+    let sent: Vec<_> = blocks.iter().flat_map(|b| &b.transactions).collect();
+    assert_eq!(sent.len(), count);
+    let state = Some(SubmissionState::Confirmed);
+    let rows = audit.submissions(state, 100).await.unwrap();
+    assert_eq!(rows.len(), count);
+    for row in rows {
+        let decision = audit.decision(&row.tx_id).await.unwrap().expect("a row");
+        assert!(decision.certificate.is_some(), "{}", row.tx_id);
+        let votes = audit.votes(&Filter::tx(&row.tx_id)).await.unwrap();
+        assert!(votes.len() >= 3, "{}", row.tx_id);
+    }
+}
+
+/// Waits until a node's journal keeps how far the store was seen.
+async fn seen(cluster: &Cluster, i: usize, revision: u64) {
+    let journal = cluster.home(i).join("data/journal.db");
+    let journal = rusqlite::Connection::open(journal).unwrap();
+    let kept = || -> i64 {
+        let row = journal.query_row("SELECT revision FROM audit_seen", [], |row| row.get(0));
+        row.unwrap_or(0)
+    };
+    soon("the journal keeps it", async {
+        while kept().cast_unsigned() < revision {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+async fn shut_down(nodes: Vec<NodeHandle>) {
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn votes_are_taken_while_the_server_is_away_and_submitted_once_when_it_is_back() {
+    let server = Postgres::start(Durability::Kept);
+    let database = server.database();
+    let mut cluster = cluster_on(&database);
+    let nodes = cluster.start_all().await;
+    let audit = audit_of(&cluster);
+    vote_at(&cluster, 0..4, "before", 1).await;
+    confirmed(&audit, "before").await;
+
+    for (tx_id, stop) in [("stopped", true), ("killed", false)] {
+        match stop {
+            true => server.stop(),
+            false => server.kill(),
+        }
+        vote_at(&cluster, 0..4, tx_id, 2).await;
+        // The board goes on; the way to the chain waits for its fence.
+        ballot_in(&nodes[0], tx_id, &[BallotState::Submitted]).await;
+        server.start_again();
+        confirmed(&audit, tx_id).await;
+        ballot_in(&nodes[0], tx_id, &[BallotState::Confirmed]).await;
+    }
+    all_there_once(&cluster, &audit, 3).await;
+    shut_down(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_starts_without_its_audit_store_but_not_on_anothers() {
+    let server = Postgres::start(Durability::Kept);
+    let database = server.database();
+    let mut cluster = cluster_on(&database);
+    server.stop();
+    let nodes = cluster.start_all().await;
+    vote_at(&cluster, 0..3, "early", 1).await;
+    ballot_in(&nodes[0], "early", &[BallotState::Submitted]).await;
+    server.start_again();
+    let audit = audit_of(&cluster);
+    confirmed(&audit, "early").await;
+
+    let mut other = cluster_on(&database);
+    let parts = other.parts(0);
+    let refused = quorate_node::Node::start(parts).await.err().unwrap();
+    let StartError::Audit(AuditError::OtherCluster { .. }) = refused else {
+        panic!("{refused}");
+    };
+    shut_down(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_projects_when_the_one_that_did_is_gone() {
+    let database = Postgres::shared().database();
+    let mut cluster = cluster_on(&database);
+    let mut nodes = cluster.start_all().await;
+    let audit = audit_of(&cluster);
+    vote_at(&cluster, 0..4, "first", 1).await;
+    confirmed(&audit, "first").await;
+    let holder = database.sql("SELECT holder FROM projector_lease").unwrap();
+    let holder = holder.trim();
+    let leader = nodes
+        .iter()
+        .position(|node| node.node_id().as_str() == holder);
+    let leader = leader.expect("one of them");
+    nodes.remove(leader).kill().await;
+    let rest: Vec<_> = (0..4).filter(|i| *i != leader).collect();
+    vote_at(&cluster, rest, "second", 2).await;
+    confirmed(&audit, "second").await;
+    let next = database.sql("SELECT holder FROM projector_lease").unwrap();
+    assert_ne!(next.trim(), holder);
+    all_there_once(&cluster, &audit, 2).await;
+    shut_down(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_backup_is_found_out_and_projected_anew() {
+    let server = Postgres::shared();
+    let (database, backup) = (server.database(), server.database());
+    let mut cluster = cluster_on(&database);
+    let nodes = cluster.start_all().await;
+    let audit = audit_of(&cluster);
+    vote_at(&cluster, 0..4, "kept", 1).await;
+    confirmed(&audit, "kept").await;
+    shut_down(nodes).await;
+    drop(audit);
+    // A copy as of now; then life goes on.
+    server.copy(&database, &backup);
+    let mut nodes = Vec::new();
+    for i in 0..4 {
+        nodes.push(cluster.start(i).await);
+    }
+    for node in &nodes {
+        connected(node, 3).await;
+    }
+    let audit = audit_of(&cluster);
+    vote_at(&cluster, 0..4, "lost", 2).await;
+    confirmed(&audit, "lost").await;
+    let reached = audit.cursor().await.unwrap();
+    for i in 0..4 {
+        seen(&cluster, i, reached).await;
+    }
+    shut_down(nodes).await;
+
+    cluster.postgres_url = Some(backup.url());
+    let audit = audit_of(&cluster);
+    assert!(audit.cursor().await.unwrap() < reached, "it is older");
+    let mut alerts = 0;
+    let mut nodes = Vec::new();
+    for i in 0..4 {
+        let node = cluster.start(i).await;
+        alerts += node.counts().alerts;
+        nodes.push(node);
+    }
+    // Whoever starts before the first has projected it anew sees it.
+    assert!(alerts >= 1, "nobody noticed");
+    confirmed(&audit, "lost").await;
+    vote_at(&cluster, 0..4, "after", 3).await;
+    confirmed(&audit, "after").await;
+    all_there_once(&cluster, &audit, 3).await;
+    shut_down(nodes).await;
+}
