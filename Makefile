@@ -39,6 +39,7 @@ cluster-down: ## End what `make cluster` started; what it stored stays (tools/cl
 test: ## Run every test of the workspace
 	@tools/setup test
 	cargo test --workspace --locked
+	QUORATE_TEST_AUDIT=postgres cargo test --locked -p quorate-node --test decide --test killed --test restart
 
 # How long to hunt: seconds for `make hunt`, minutes for `make soak`.
 HUNT_SECONDS ?= 120

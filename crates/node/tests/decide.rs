@@ -4,7 +4,6 @@ mod common;
 
 use common::*;
 use prost::Message as _;
-use quorate_audit::{AuditStore as _, SqliteAudit};
 use quorate_chain::{Chain as _, Ledger, LedgerOptions};
 use quorate_consensus::proof::{Fact, verify};
 use quorate_consensus::wire::{
@@ -88,11 +87,7 @@ async fn four_equal_votes_are_confirmed_once_and_proven() {
     let blocks = ledger.recent_blocks(100).await.unwrap();
     let entries: Vec<_> = blocks.iter().flat_map(|b| &b.transactions).collect();
     assert_eq!(entries.len(), 1);
-    let audit = SqliteAudit::open(
-        cluster.shared().join("audit.db"),
-        std::sync::Arc::new(cluster.rules.clone()),
-    )
-    .unwrap();
+    let audit = cluster.audit();
     let tx_id = TxId::new("tx_001").unwrap();
     soon("the audit row", async {
         while audit.final_state(&tx_id).await.unwrap() != Some(BallotState::Confirmed) {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use common::*;
 use quorate_audit::rows::SubmissionState;
-use quorate_audit::{AuditStore as _, SqliteAudit};
 use quorate_chain::{Chain as _, Ledger, LedgerOptions};
 use quorate_consensus::TxId;
 use quorate_consensus::wire::{BallotState, SubmitRequest, WaitFor, board_op::Op};
@@ -173,8 +172,7 @@ async fn a_process_killed_at_any_step_submits_exactly_once() {
 
 /// Waits until the projection shows the submission as CONFIRMED.
 async fn confirmed_in_audit(cluster: &Cluster, tx_id: &str) {
-    let rules = Arc::new(cluster.rules.clone());
-    let audit = SqliteAudit::open(cluster.shared().join("audit.db"), rules).unwrap();
+    let audit = cluster.audit();
     let tx_id = TxId::new(tx_id).unwrap();
     let confirmed = async {
         loop {

@@ -3,10 +3,7 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use common::{Cluster, ballot_in, connected, soon, vote_at};
-use quorate_audit::postgres::{Options, PostgresAudit};
 use quorate_audit::rows::{Filter, SubmissionState};
 use quorate_audit::{AuditError, AuditStore};
 use quorate_chain::{Chain as _, Ledger, LedgerOptions};
@@ -22,13 +19,7 @@ fn cluster_on(database: &Database) -> Cluster {
     cluster
 }
 
-fn audit_of(cluster: &Cluster) -> PostgresAudit {
-    let url = cluster.postgres_url.as_deref().unwrap();
-    let rules = Arc::new(cluster.rules.clone());
-    PostgresAudit::new(url, rules, &Options::default()).unwrap()
-}
-
-async fn confirmed(audit: &PostgresAudit, tx_id: &str) {
+async fn confirmed(audit: &dyn AuditStore, tx_id: &str) {
     let id = TxId::new(tx_id).unwrap();
     soon(&format!("{tx_id} confirmed in the record"), async {
         loop {
@@ -44,7 +35,7 @@ async fn confirmed(audit: &PostgresAudit, tx_id: &str) {
 
 /// As many transactions on the ledger as rows CONFIRMED in the record, each with its
 /// certificate.
-async fn all_there_once(cluster: &Cluster, audit: &PostgresAudit, count: usize) {
+async fn all_there_once(cluster: &Cluster, audit: &dyn AuditStore, count: usize) {
     let options = LedgerOptions::for_target(cluster.rules.chain(), None);
     let ledger = Ledger::open(cluster.shared().join("ledger.db"), options).unwrap();
     let blocks = ledger.recent_blocks(100).await.unwrap();
@@ -89,9 +80,9 @@ async fn votes_are_taken_while_the_server_is_away_and_submitted_once_when_it_is_
     let database = server.database();
     let mut cluster = cluster_on(&database);
     let nodes = cluster.start_all().await;
-    let audit = audit_of(&cluster);
+    let audit = cluster.audit();
     vote_at(&cluster, 0..4, "before", 1).await;
-    confirmed(&audit, "before").await;
+    confirmed(&*audit, "before").await;
 
     for (tx_id, stop) in [("stopped", true), ("killed", false)] {
         match stop {
@@ -102,10 +93,10 @@ async fn votes_are_taken_while_the_server_is_away_and_submitted_once_when_it_is_
         // The board goes on; the way to the chain waits for its fence.
         ballot_in(&nodes[0], tx_id, &[BallotState::Submitted]).await;
         server.start_again();
-        confirmed(&audit, tx_id).await;
+        confirmed(&*audit, tx_id).await;
         ballot_in(&nodes[0], tx_id, &[BallotState::Confirmed]).await;
     }
-    all_there_once(&cluster, &audit, 3).await;
+    all_there_once(&cluster, &*audit, 3).await;
     shut_down(nodes).await;
 }
 
@@ -119,8 +110,8 @@ async fn a_node_starts_without_its_audit_store_but_not_on_anothers() {
     vote_at(&cluster, 0..3, "early", 1).await;
     ballot_in(&nodes[0], "early", &[BallotState::Submitted]).await;
     server.start_again();
-    let audit = audit_of(&cluster);
-    confirmed(&audit, "early").await;
+    let audit = cluster.audit();
+    confirmed(&*audit, "early").await;
 
     let mut other = cluster_on(&database);
     let parts = other.parts(0);
@@ -136,9 +127,9 @@ async fn another_node_projects_when_the_one_that_did_is_gone() {
     let database = Postgres::shared().database();
     let mut cluster = cluster_on(&database);
     let mut nodes = cluster.start_all().await;
-    let audit = audit_of(&cluster);
+    let audit = cluster.audit();
     vote_at(&cluster, 0..4, "first", 1).await;
-    confirmed(&audit, "first").await;
+    confirmed(&*audit, "first").await;
     let holder = database.sql("SELECT holder FROM projector_lease").unwrap();
     let holder = holder.trim();
     let leader = nodes
@@ -148,10 +139,10 @@ async fn another_node_projects_when_the_one_that_did_is_gone() {
     nodes.remove(leader).kill().await;
     let rest: Vec<_> = (0..4).filter(|i| *i != leader).collect();
     vote_at(&cluster, rest, "second", 2).await;
-    confirmed(&audit, "second").await;
+    confirmed(&*audit, "second").await;
     let next = database.sql("SELECT holder FROM projector_lease").unwrap();
     assert_ne!(next.trim(), holder);
-    all_there_once(&cluster, &audit, 2).await;
+    all_there_once(&cluster, &*audit, 2).await;
     shut_down(nodes).await;
 }
 
@@ -161,9 +152,9 @@ async fn an_older_backup_is_found_out_and_projected_anew() {
     let (database, backup) = (server.database(), server.database());
     let mut cluster = cluster_on(&database);
     let nodes = cluster.start_all().await;
-    let audit = audit_of(&cluster);
+    let audit = cluster.audit();
     vote_at(&cluster, 0..4, "kept", 1).await;
-    confirmed(&audit, "kept").await;
+    confirmed(&*audit, "kept").await;
     shut_down(nodes).await;
     drop(audit);
     // A copy as of now; then life goes on.
@@ -175,9 +166,9 @@ async fn an_older_backup_is_found_out_and_projected_anew() {
     for node in &nodes {
         connected(node, 3).await;
     }
-    let audit = audit_of(&cluster);
+    let audit = cluster.audit();
     vote_at(&cluster, 0..4, "lost", 2).await;
-    confirmed(&audit, "lost").await;
+    confirmed(&*audit, "lost").await;
     let reached = audit.cursor().await.unwrap();
     for i in 0..4 {
         seen(&cluster, i, reached).await;
@@ -185,7 +176,7 @@ async fn an_older_backup_is_found_out_and_projected_anew() {
     shut_down(nodes).await;
 
     cluster.postgres_url = Some(backup.url());
-    let audit = audit_of(&cluster);
+    let audit = cluster.audit();
     assert!(audit.cursor().await.unwrap() < reached, "it is older");
     let mut alerts = 0;
     let mut nodes = Vec::new();
@@ -196,9 +187,9 @@ async fn an_older_backup_is_found_out_and_projected_anew() {
     }
     // Whoever starts before the first has projected it anew sees it.
     assert!(alerts >= 1, "nobody noticed");
-    confirmed(&audit, "lost").await;
+    confirmed(&*audit, "lost").await;
     vote_at(&cluster, 0..4, "after", 3).await;
-    confirmed(&audit, "after").await;
-    all_there_once(&cluster, &audit, 3).await;
+    confirmed(&*audit, "after").await;
+    all_there_once(&cluster, &*audit, 3).await;
     shut_down(nodes).await;
 }

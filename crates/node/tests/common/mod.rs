@@ -10,14 +10,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use quorate_audit::AuditStore;
 use quorate_consensus::statement::{Body, VoteBody, bytes_to_sign};
 use quorate_consensus::wire::{self, Ballot, BallotState, SignedStatement, SubmitRequest};
 use quorate_consensus::{Choice, NodeId, Rules, TxId};
 use quorate_crypto::{GenesisParams, SigningKey, init_rules};
 use quorate_node::config::PeerAddress;
 use quorate_node::exchange::{RawSession, RawTarget, raw_session};
+use quorate_node::parts::open_audit;
 use quorate_node::{Config, Faults, Node, NodeHandle, Parts};
 use quorate_proto::v1::vote_service_client::VoteServiceClient;
+use quorate_testkit::servers::Postgres;
 use quorate_tls::identity::PersonRole;
 use quorate_tls::pki::{
     self, InitCa, Issue, NodeFiles, PersonFiles, Request, SignRequest, Validity,
@@ -119,7 +122,7 @@ impl Cluster {
             rules,
             ids,
             addrs,
-            postgres_url: None,
+            postgres_url: postgres_url(),
             sockets: sockets.into_iter().map(Some).collect(),
         }
     }
@@ -142,6 +145,12 @@ impl Cluster {
 
     pub fn addr(&self, i: usize) -> String {
         self.addrs[i].to_string()
+    }
+
+    /// The audit store that the nodes share.
+    pub fn audit(&self) -> Arc<dyn AuditStore> {
+        let lineage = Arc::new(self.rules.clone()).into();
+        open_audit(&self.config(0).storage, lineage).unwrap()
     }
 
     pub fn config(&self, i: usize) -> Config {
@@ -307,6 +316,18 @@ impl Cluster {
         )
         .await
         .unwrap()
+    }
+}
+
+/// With this in the environment all clusters keep their audit record on PostgreSQL:
+/// `QUORATE_TEST_AUDIT=postgres cargo test -p quorate-node`.
+const AUDIT: &str = "QUORATE_TEST_AUDIT";
+
+fn postgres_url() -> Option<String> {
+    match std::env::var(AUDIT).ok()?.as_str() {
+        "" | "sqlite" => None,
+        "postgres" => Some(Postgres::shared().database().url()),
+        other => panic!("{AUDIT} is sqlite or postgres, not {other}"),
     }
 }
 
