@@ -69,6 +69,8 @@ impl fmt::Display for Finding {
 pub struct Report {
     /// The board's revision up to which the store was compared: its cursor.
     pub revision: u64,
+    /// The log's last revision: what comes after `revision` is not projected yet.
+    pub head: u64,
     /// Violations that the log gives.
     pub violations: u64,
     /// Transactions that the log gives a decision or a submission for.
@@ -133,10 +135,15 @@ pub async fn verify(
         let mut findings = expected.compare(store, lineage, only.as_ref()).await?;
         let moved = store.cursor().await? != cursor;
         if findings.is_empty() || !moved || passes == PASSES {
-            drop_reserved_since(&mut findings, cursor, &mut log).await?;
+            let (head, reserved) = rest(cursor, &mut log).await?;
+            findings.retain(|finding| {
+                let new = finding.kind == FindingKind::Inserted && finding.table == SUBMISSIONS;
+                !new || !reserved.contains(&finding.row)
+            });
             findings.sort();
             return Ok(Report {
                 revision: cursor,
+                head,
                 violations: expected.page.violations.len() as u64,
                 transactions: expected.tx_ids().len() as u64,
                 findings,
@@ -146,27 +153,24 @@ pub async fn verify(
     }
 }
 
-/// An engine writes a PENDING row when its reservation is on the board, which may be
-/// before the projection comes to it.
-async fn drop_reserved_since(
-    findings: &mut Vec<Finding>,
+/// What follows in the log: its last revision, and what was reserved. An engine writes
+/// a PENDING row when its reservation is on the board, which may be before the
+/// projection comes to it.
+async fn rest(
     mut after: u64,
     log: &mut impl AsyncFnMut(u64) -> Result<Vec<BoardEntry>, String>,
-) -> Result<(), VerifyError> {
-    let early =
-        |finding: &Finding| finding.kind == FindingKind::Inserted && finding.table == SUBMISSIONS;
-    while findings.iter().any(early) {
+) -> Result<(u64, BTreeSet<String>), VerifyError> {
+    let mut reserved = BTreeSet::new();
+    loop {
         let entries = log(after).await.map_err(VerifyError::Log)?;
-        let Some(last) = entries.last() else { break };
+        let Some(last) = entries.last() else {
+            return Ok((after, reserved));
+        };
         after = last.revision;
-        let events = entries.iter().flat_map(|entry| &entry.events);
-        let reserved: BTreeSet<_> = events
-            .filter(|event| matches!(event.event, Some(Event::Reserved(_))))
-            .map(|event| event.tx_id.as_str())
-            .collect();
-        findings.retain(|finding| !early(finding) || !reserved.contains(finding.row.as_str()));
+        let events = entries.into_iter().flat_map(|entry| entry.events);
+        let reservations = events.filter(|it| matches!(it.event, Some(Event::Reserved(_))));
+        reserved.extend(reservations.map(|event| event.tx_id));
     }
-    Ok(())
 }
 
 const VIOLATIONS: &str = "byzantine_violations";

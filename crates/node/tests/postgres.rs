@@ -5,10 +5,12 @@ mod common;
 
 use common::{Cluster, ballot_in, connected, soon, vote_at};
 use quorate_audit::rows::{Filter, SubmissionState};
+use quorate_audit::verify::FindingKind;
 use quorate_audit::{AuditError, AuditStore};
 use quorate_chain::{Chain as _, Ledger, LedgerOptions};
 use quorate_consensus::TxId;
 use quorate_consensus::wire::BallotState;
+use quorate_node::record::check_record;
 use quorate_node::{NodeHandle, StartError};
 use quorate_testkit::servers::{Database, Durability, Postgres};
 
@@ -143,6 +145,37 @@ async fn another_node_projects_when_the_one_that_did_is_gone() {
     let next = database.sql("SELECT holder FROM projector_lease").unwrap();
     assert_ne!(next.trim(), holder);
     all_there_once(&cluster, &*audit, 2).await;
+    shut_down(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_edited_behind_the_nodes_is_found() {
+    let database = Postgres::shared().database();
+    let mut cluster = cluster_on(&database);
+    let nodes = cluster.start_all().await;
+    vote_at(&cluster, 0..4, "tx_001", 1).await;
+    confirmed(&*cluster.audit(), "tx_001").await;
+    let report = check_record(cluster.config(0)).await.unwrap();
+    assert_eq!(report.findings, []);
+    assert_eq!(report.transactions, 1);
+
+    database
+        .sql("UPDATE blockchain_submissions SET value = 2; UPDATE decisions SET certificate = ''")
+        .unwrap();
+    let report = check_record(cluster.config(0)).await.unwrap();
+    let found: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| (finding.kind, finding.table, finding.row.as_str()))
+        .collect();
+    let edited = FindingKind::Edited;
+    assert_eq!(
+        found,
+        [
+            (edited, "blockchain_submissions", "tx_001"),
+            (edited, "decisions", "tx_001"),
+        ]
+    );
     shut_down(nodes).await;
 }
 

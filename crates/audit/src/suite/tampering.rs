@@ -63,7 +63,10 @@ async fn an_honest_store_is_found_honest(place: &dyn Place) {
     let report = check(&*store, &script).await.expect("it can be told");
     assert_eq!(report.findings, []);
     assert_eq!((report.violations, report.transactions), (4, 4));
-    assert_eq!(report.revision, script.head());
+    assert_eq!(
+        (report.revision, report.head),
+        (script.head(), script.head())
+    );
     let head = store.head().await.unwrap();
     let rows = store.violations(&Filter::default()).await.unwrap();
     let last = Head {
@@ -94,6 +97,8 @@ async fn an_honest_store_is_found_honest(place: &dyn Place) {
         .reserved(&early, &value, &reservation, false);
     let report = check(&*store, &script).await.expect("it can be told");
     assert_eq!(report.findings, []);
+    assert!(report.revision < report.head, "it is not projected yet");
+    assert_eq!(report.head, script.head());
     project(&*store, &script).await;
     let report = check(&*store, &script).await.expect("it can be told");
     assert_eq!(report.findings, []);

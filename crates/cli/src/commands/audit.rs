@@ -103,6 +103,12 @@ async fn verify(args: VerifyArgs, out: Out) -> Outcome {
             "{holds}: the audit record is as the board's log says"
         ));
         out.line(format!("  compared: {compared}"));
+        if report.head > report.revision {
+            out.line(format!(
+                "  the log goes on to revision {}: the rest is not projected yet",
+                report.head
+            ));
+        }
         return Ok(());
     }
     for finding in &report.findings {
@@ -129,6 +135,7 @@ fn as_json(report: &Report) -> serde_json::Value {
     json!({
         "holds": report.findings.is_empty(),
         "revision": report.revision,
+        "log_head": report.head,
         "violations": report.violations,
         "transactions": report.transactions,
         "findings": findings.collect::<Vec<_>>(),

@@ -252,3 +252,19 @@ fn numbers_that_differ_from_the_rules_stop_the_start_with_both_values() {
     check(&own).unwrap();
     assert!(check(&other).unwrap_err().to_string().contains(&own));
 }
+
+#[test]
+fn the_url_of_postgresql_is_shown_nowhere() {
+    let url = "postgresql://quorate:s3cret@db/quorate";
+    let config = with_environment(&[("POSTGRES_URL", url)]).unwrap();
+    let known = config.storage.postgres_url.as_ref().unwrap();
+    assert_eq!(known.expose(), url);
+    assert!(!format!("{config:?}").contains("s3cret"));
+    let text = DEFAULT_TOML.replace(
+        "[storage]",
+        "[storage]\npostgres_url = [\"postgresql://quorate:s3cret@db/quorate\"]",
+    );
+    let wrong = failure(parse(&text));
+    assert!(!wrong.contains("s3cret"), "{wrong}");
+    assert!(parse(DEFAULT_TOML).unwrap().storage.postgres_url.is_none());
+}
