@@ -3,19 +3,25 @@
 //!
 //! ```text
 //! hunt [--seed U64] [--schedules N] [--seconds S] [--threads T] [--scenario NAME]
-//!      [--keep-going] [--json]
+//!      [--scripts FOLDER]... [--keep-going] [--json]
 //! ```
 //!
 //! Runs schedules from the seed on, until so many are done, the time is up, or one has
-//! failed. The exit code is 1 when one has. With `--json` the last line is
+//! failed. When none has, the plans in the folders are run, too. The exit code is 1 when
+//! one has failed. With `--json` the last line is
 //! `{"schedules": N, "ballots": N, "events": N, "seconds": X, "failures":
-//! [{"seed": U64, "invariant": "NAME", "detail": "…", "at_ms": N, "after": N}]}`.
+//! [{"seed": U64, "invariant": "NAME", "detail": "…", "at_ms": N, "after": N}]}`; of a
+//! plan in a folder there is `"script": "NAME"` and no seed.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_sim::hunt::{Hunt, Tally, many};
+use quorate_sim::golden;
+use quorate_sim::hunt::{Hunt, Runner, Tally, many};
 use quorate_sim::plan::draw::Family;
+use quorate_sim::world::Failure;
 
 /// Schedules make and drop millions of small values: a quarter of the time is the
 /// allocator's.
@@ -25,7 +31,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Args {
     hunt: Hunt,
     seconds: Option<u64>,
+    scripts: Vec<PathBuf>,
     json: bool,
+}
+
+/// What the plans in folders came to.
+#[derive(Default)]
+struct Scripts {
+    run: u64,
+    ballots: u64,
+    events: u64,
+    /// The first that failed, by its name.
+    failed: Option<(String, Failure)>,
 }
 
 fn main() -> ExitCode {
@@ -43,13 +60,57 @@ fn main() -> ExitCode {
     let start = Instant::now();
     let limit = args.seconds.map_or(Duration::MAX, Duration::from_secs);
     let tally = many(&args.hunt, &|_| start.elapsed() < limit);
+    let mut scripts = Scripts::default();
+    if tally.failures.is_empty()
+        && let Err(wrong) = scripts.run(&args.scripts)
+    {
+        eprintln!("hunt: {wrong}");
+        return ExitCode::from(2);
+    }
     let seconds = start.elapsed().as_secs_f64();
     if args.json {
-        println!("{}", json(&tally, seconds));
+        println!("{}", json(&tally, &scripts, seconds));
     } else {
-        print(&tally, seconds);
+        print(&tally, &scripts, seconds);
     }
-    ExitCode::from(u8::from(!tally.failures.is_empty()))
+    ExitCode::from(u8::from(
+        !tally.failures.is_empty() || scripts.failed.is_some(),
+    ))
+}
+
+impl Scripts {
+    /// Runs all plans until one fails.
+    fn run(&mut self, folders: &[PathBuf]) -> Result<(), String> {
+        let mut runner = Runner::default();
+        for folder in folders {
+            for path in plans_in(folder).map_err(|e| format!("{}: {e}", folder.display()))? {
+                let wrong = |e: String| format!("{}: {e}", path.display());
+                let text = std::fs::read_to_string(&path).map_err(|e| wrong(e.to_string()))?;
+                let plan = golden::plan_of(&text).map_err(|e| wrong(e.to_string()))?;
+                let outcome = runner.run(&Arc::new(plan));
+                self.run += 1;
+                self.ballots += outcome.ballots;
+                self.events += outcome.events;
+                if let Some(failure) = outcome.failure {
+                    let name = path.file_stem().unwrap_or_default();
+                    self.failed = Some((name.to_string_lossy().into_owned(), failure));
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The plans of a folder, in the order of their names.
+fn plans_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for file in std::fs::read_dir(folder)? {
+        paths.push(file?.path());
+    }
+    paths.retain(|path| path.extension().is_some_and(|end| end == "txt"));
+    paths.sort();
+    Ok(paths)
 }
 
 fn args(mut given: impl Iterator<Item = String>) -> Result<Args, String> {
@@ -62,6 +123,7 @@ fn args(mut given: impl Iterator<Item = String>) -> Result<Args, String> {
             keep_going: false,
         },
         seconds: None,
+        scripts: Vec::new(),
         json: false,
     };
     let mut limited = false;
@@ -84,6 +146,7 @@ fn args(mut given: impl Iterator<Item = String>) -> Result<Args, String> {
                 let family = family.ok_or(format!("there is no scenario {wanted}"))?;
                 args.hunt.family = Some(*family);
             }
+            "--scripts" => args.scripts.push(value()?.into()),
             "--keep-going" => args.hunt.keep_going = true,
             "--json" => args.json = true,
             _ => return Err(format!("what is {name}?")),
@@ -99,8 +162,8 @@ fn number(name: &str, value: &str) -> Result<u64, String> {
     value.parse().map_err(|e| format!("{name} {value}: {e}"))
 }
 
-fn json(tally: &Tally, seconds: f64) -> serde_json::Value {
-    let failures = tally.failures.iter().map(|found| {
+fn json(tally: &Tally, scripts: &Scripts, seconds: f64) -> serde_json::Value {
+    let by_seed = tally.failures.iter().map(|found| {
         serde_json::json!({
             "seed": found.seed,
             "scenario": found.family.name(),
@@ -110,16 +173,25 @@ fn json(tally: &Tally, seconds: f64) -> serde_json::Value {
             "after": found.after,
         })
     });
+    let by_script = scripts.failed.iter().map(|(name, failure)| {
+        serde_json::json!({
+            "script": name,
+            "invariant": failure.invariant,
+            "detail": failure.detail,
+            "at_ms": failure.at_ms,
+            "after": tally.schedules + scripts.run,
+        })
+    });
     serde_json::json!({
-        "schedules": tally.schedules,
-        "ballots": tally.ballots,
-        "events": tally.events,
+        "schedules": tally.schedules + scripts.run,
+        "ballots": tally.ballots + scripts.ballots,
+        "events": tally.events + scripts.events,
         "seconds": seconds,
-        "failures": failures.collect::<Vec<_>>(),
+        "failures": by_seed.chain(by_script).collect::<Vec<_>>(),
     })
 }
 
-fn print(tally: &Tally, seconds: f64) {
+fn print(tally: &Tally, scripts: &Scripts, seconds: f64) {
     for found in &tally.failures {
         let failure = &found.failure;
         println!(
@@ -132,13 +204,19 @@ fn print(tally: &Tally, seconds: f64) {
             found.replay()
         );
     }
+    if let Some((name, failure)) = &scripts.failed {
+        println!(
+            "script {name}: {} at {} ms: {}",
+            failure.invariant, failure.at_ms, failure.detail
+        );
+    }
+    let ballots = tally.ballots + scripts.ballots;
     println!(
-        "{} schedules, {} failed, {} ballots, {} events, {seconds:.1} s, \
+        "{} schedules, {} failed, {ballots} ballots, {} events, {seconds:.1} s, \
          {:.0} ballots/s",
-        tally.schedules,
-        tally.failures.len(),
-        tally.ballots,
-        tally.events,
-        tally.ballots as f64 / seconds
+        tally.schedules + scripts.run,
+        tally.failures.len() + usize::from(scripts.failed.is_some()),
+        tally.events + scripts.events,
+        ballots as f64 / seconds
     );
 }
