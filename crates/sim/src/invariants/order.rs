@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use fastrand::Rng;
 use quorate_consensus::ballot::Ballot;
 use quorate_consensus::board::Board;
+use quorate_consensus::wire::misbehaviour::Kind;
 use quorate_consensus::wire::{BallotState, SignedStatement, ViolationType};
 use quorate_testkit::{FakeVerifier, ops};
 
@@ -94,7 +95,7 @@ impl Order {
                 "{tx_id}: one order leads to {state:?}, another to {other_state:?}"
             ));
         }
-        let happened = proven(ballot);
+        let happened = proven(ballot, &votes);
         let kept_away = |(name, _): &&(String, ViolationType)| self.banned.contains(name);
         if let Some(more) = happened.difference(&found).next() {
             return Err(format!(
@@ -121,12 +122,26 @@ fn is_short(world: &World, ballot: &Ballot) -> bool {
     most < least.saturating_add(world.rules().vote_timeout_ms())
 }
 
-fn proven(ballot: &Ballot) -> Found {
+/// What was found by the ballot's own votes, which are given. A ban for a lie in a ballot
+/// that is over may bring a vote that the ballot never got, and keeps it away: what that
+/// one proves is judged with the ban.
+fn proven(ballot: &Ballot, votes: &[&SignedStatement]) -> Found {
     let proven = ballot.violations.iter().filter(|violation| {
-        matches!(
-            violation.kind,
-            ViolationType::DoubleVoting | ViolationType::MinorityVote
-        )
+        let evidence = violation.misbehaviour.as_ref();
+        let evidence = evidence.and_then(|misbehaviour| misbehaviour.kind.as_ref());
+        let on_record = |signed: &SignedStatement| votes.contains(&signed);
+        match (violation.kind, evidence) {
+            (ViolationType::DoubleVoting, Some(Kind::DoubleVote(double))) => {
+                let mut both = [&double.first, &double.second].into_iter().flatten();
+                both.all(on_record)
+            }
+            (ViolationType::MinorityVote, Some(Kind::MinorityVote(minority))) => {
+                let mut all = minority.dissent.iter().chain(&minority.majority);
+                all.all(on_record)
+            }
+            (ViolationType::DoubleVoting | ViolationType::MinorityVote, _) => true,
+            _ => false,
+        }
     });
     proven
         .map(|violation| (violation.node_id.to_string(), violation.kind))
@@ -157,7 +172,7 @@ fn replay(world: &World, ballot: &Ballot, votes: &[&SignedStatement]) -> (Ballot
         }
     }
     match board.ballot(&ballot.tx_id) {
-        Some(ballot) => (ballot.state, proven(ballot)),
+        Some(ballot) => (ballot.state, proven(ballot, votes)),
         None => (BallotState::Unspecified, Found::new()),
     }
 }

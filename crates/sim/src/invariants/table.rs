@@ -2,11 +2,14 @@
 //! ballots it touches" (section 5): states move only along the table, each move has the
 //! row that gives it, and every reader's mirror of the board is the store's own.
 
-use quorate_consensus::statement::ObservationBody;
+use quorate_consensus::statement::{ObservationBody, VoteBody, parse};
+use quorate_consensus::wire::ban_proof::Kind;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::board_op::Op;
-use quorate_consensus::wire::{BallotState, BoardEntry, DissentPolicy, StateChanged};
-use quorate_consensus::{Choice, Rules, Value};
+use quorate_consensus::wire::{
+    BallotState, Banned, BoardEntry, BoardEvent, DissentPolicy, StateChanged, misbehaviour,
+};
+use quorate_consensus::{Choice, Rules, TxId, Value};
 
 use super::ledger::{Counted, Ledger, Ledgers};
 use super::{Happening, Invariant, verified};
@@ -49,6 +52,7 @@ impl Invariant for Table {
                     Some(ballot) => judge_expiry(rules, ballot, entry.time_ms),
                     None => Err("a ballot expires that there is not".into()),
                 },
+                Some(Event::Banned(banned)) => judge_haste(rules, ledger, banned, entry),
                 _ => Ok(()),
             };
             if let Err(why) = fine {
@@ -78,6 +82,62 @@ impl Invariant for Table {
         }
         Ok(())
     }
+}
+
+/// A ban for a lie in an open ballot would turn the liar's dissent into none and keep
+/// its second vote away: what the ballot has to note and to do comes first.
+fn judge_haste(
+    rules: &Rules,
+    ledger: &Ledger,
+    banned: &Banned,
+    entry: &BoardEntry,
+) -> Result<(), String> {
+    let Some(lie) = lied_in(banned) else {
+        return Ok(());
+    };
+    let Some(ballot) = ledger.ballots.get(lie.as_str()) else {
+        return Ok(());
+    };
+    if !ballot.is_open() {
+        return Ok(());
+    }
+    let name = &banned.node_id;
+    let wrong = |why: &str| Err(format!("{name} is banned for its vote in {lie}, {why}"));
+    let notes = |event: &BoardEvent| {
+        matches!(&event.event, Some(Event::ViolationFound(found)) if found.node_id == *name)
+            && event.tx_id == lie.as_str()
+    };
+    if entry.events.iter().any(notes) {
+        return wrong("where the votes do not show it yet");
+    }
+    if rules.dissent() != DissentPolicy::Abort {
+        return Ok(());
+    }
+    let dissents = |value: &Value| {
+        let mut counting = ballot.counting();
+        counting.any(|(by, choice)| {
+            matches!(choice, Choice::Value(own) if own != value) && !ledger.banned.contains(by)
+        })
+    };
+    let reached = ballot.counting().filter_map(|(_, choice)| choice.value());
+    let mut reached = reached.filter(|value| ballot.count(value) >= rules.threshold());
+    if !ballot.doubles.is_empty() || reached.any(dissents) {
+        return wrong("which that vote aborts and has not yet");
+    }
+    Ok(())
+}
+
+/// The ballot in which a member lied, by the proof in its ban.
+fn lied_in(banned: &Banned) -> Option<TxId> {
+    let Some(Kind::Misbehaviour(lie)) = &banned.proof.as_ref()?.kind else {
+        return None;
+    };
+    let vote = match lie.kind.as_ref()? {
+        misbehaviour::Kind::DoubleVote(double) => double.second.as_ref()?,
+        misbehaviour::Kind::MinorityVote(minority) => minority.dissent.as_ref()?,
+    };
+    let (_, body) = parse::<VoteBody>(&vote.statement).ok()?;
+    Some(body.tx_id)
 }
 
 /// Row 7.

@@ -265,7 +265,7 @@ fn a_flooder_votes_a_hundred_times_at_a_time_and_ends() {
 #[test]
 fn a_false_witness_convicts_nobody() {
     let mut nothing = BTreeSet::new();
-    let mut forged = 0;
+    let (mut forged, mut early) = (0, 0);
     for dice in all_dice() {
         let mut actor = Actor::new(LiarKind::FalseWitness).dice(dice);
         let cluster = actor.cluster.clone();
@@ -281,7 +281,12 @@ fn a_false_witness_convicts_nobody() {
         for evidence in batches(&lies).flat_map(|batch| &batch.evidence) {
             count += 1;
             match convict(evidence, rules, &FakeVerifier) {
-                Ok(conviction) => panic!("{conviction:?} by {evidence:?}"),
+                // That one dissents, and the board does not show the others' votes yet.
+                Ok(conviction) => {
+                    assert_eq!(conviction.kind, ViolationType::MinorityVote);
+                    assert_eq!(conviction.node_id, cluster.node_id(3));
+                    early += 1;
+                }
                 Err(quorate_consensus::detector::DetectorError::Statement(e)) => {
                     assert!(matches!(e, StatementError::BadSignature(_)), "{e}");
                     forged += 1;
@@ -296,6 +301,36 @@ fn a_false_witness_convicts_nobody() {
     }
     assert!(nothing.len() >= 5, "{nothing:#?}");
     assert!(forged > 0);
+    assert!(early > 0);
+}
+
+#[test]
+fn a_false_witness_brings_two_choices_too_early_or_too_far_apart() {
+    let lifetime_ms = Cluster::new(5, 3).rules().vote_lifetime_ms();
+    for (apart_ms, proves) in [(lifetime_ms, true), (lifetime_ms + 1, false)] {
+        let mut actor = Actor::new(LiarKind::FalseWitness);
+        let cluster = actor.cluster.clone();
+        let first = cluster.vote(0, &tx("a"), number(1), NOW);
+        let second = cluster.vote(0, &tx("a"), number(2), NOW + apart_ms);
+        let heard = quorate_sim::liars::votes([first.clone(), second.clone()]);
+        let pair = Kind::DoubleVote(wire::DoubleVote {
+            first: Some(first.clone()),
+            second: Some(second),
+        });
+        let brings = |lies: &[Lie]| {
+            let evidence = batches(lies).flat_map(|batch| &batch.evidence);
+            let convicts =
+                |evidence| convict(evidence, cluster.rules(), &FakeVerifier).is_ok() == proves;
+            let pairs = evidence.filter(|evidence| evidence.kind.as_ref() == Some(&pair));
+            pairs.filter(|evidence| convicts(evidence)).count()
+        };
+        // The board shows none of them yet; then only one.
+        let lies = actor.hears(0, &heard);
+        assert_eq!(brings(&lies), 4, "{apart_ms} ms apart");
+        let lies = actor.reads(&ops::record_vote(first), NOW);
+        assert_eq!(brings(&lies), 4, "{apart_ms} ms apart");
+        assert!(refused(&actor, &lies) > 0);
+    }
 }
 
 #[test]
