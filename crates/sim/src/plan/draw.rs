@@ -7,8 +7,10 @@ use fastrand::Rng;
 use quorate_consensus::wire::{DissentPolicy, SilencePolicy};
 use quorate_consensus::{Choice, Value};
 
-use super::{Act, Disk, Forgery, Handed, Noise, Plan, Shape, Step, Tx};
+use super::{Act, Handed, Noise, Plan, Shape, Step, Tx};
 use crate::liars::LiarKind;
+
+mod faults;
 
 /// A kind of bad day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,9 +87,6 @@ impl Family {
 
 /// The least number of ballots, and of faults, in a schedule.
 const LEAST: (usize, usize) = (8, 20);
-
-/// A day on which a ballot may be collected: milliseconds.
-const RETENTION_MS: u64 = quorate_consensus::board::RETENTION_MS;
 
 /// The plan of a seed.
 pub fn plan(seed: u64) -> Plan {
@@ -308,195 +307,11 @@ impl Draw {
         }
     }
 
-    fn faults(&mut self, shape: &Shape, span_ms: u64, steps: &mut Vec<Step>) {
-        let mut left = LEAST.1 + self.rng.usize(0..10);
-        // One restart at least.
-        let mut act = self.crash(shape);
-        while left > 0 {
-            left -= usize::from(act.is_fault());
-            let at_ms = self.rng.u64(0..span_ms + 1_000);
-            steps.push(Step { at_ms, act });
-            act = self.fault(shape, span_ms);
-        }
-        if self.family == Family::LyingStore {
-            for _ in 0..self.rng.usize(1..4) {
-                let at_ms = self.rng.u64(span_ms / 4..span_ms + 500);
-                let act = match self.rng.u32(0..4) {
-                    0 => Act::RollBack {
-                        entries: self.rng.u32(1..20),
-                    },
-                    1 => Act::Fork {
-                        side: self.side(shape),
-                    },
-                    _ => Act::Forge {
-                        what: self.pick(&[
-                            Forgery::Vote,
-                            Forgery::Move,
-                            Forgery::Ban,
-                            Forgery::Reservation,
-                            Forgery::Certificate,
-                            Forgery::Deletion,
-                            Forgery::Events,
-                        ]),
-                    },
-                };
-                steps.push(Step { at_ms, act });
-            }
-        }
-    }
-
     fn node(&mut self, shape: &Shape) -> usize {
         self.rng.usize(0..shape.nodes)
     }
 
     fn side(&mut self, shape: &Shape) -> Vec<usize> {
         (0..shape.nodes).filter(|_| self.rng.bool()).collect()
-    }
-
-    fn crash(&mut self, shape: &Shape) -> Act {
-        let node = self.node(shape);
-        let effects = match self.rng.u32(0..4) {
-            0 => 0,
-            _ => self.rng.u32(1..60),
-        };
-        let disk = match self.rng.u32(0..20) {
-            0..8 => Disk::Kept,
-            8..16 => Disk::Unsynced,
-            16..18 => Disk::Lost,
-            _ => Disk::Restored,
-        };
-        let down_ms = self.pick(&[1, 50, 500, 2_000]);
-        Act::Crash {
-            node,
-            effects,
-            disk,
-            // A backup from within the same start shows in no generation: putting it
-            // back must take longer than what the dead process asked can be on its way.
-            down_ms: match disk {
-                Disk::Restored => 2_000,
-                _ => down_ms,
-            },
-        }
-    }
-
-    fn fault(&mut self, shape: &Shape, span_ms: u64) -> Act {
-        use Family::{Chains, Clocks, Crashes, Partitions, Stores};
-        // A family has more of its own.
-        let own = self.rng.bool();
-        let kind = match self.family {
-            Crashes if own => self.rng.u32(0..2),
-            Partitions if own => self.rng.u32(2..8),
-            Stores if own => self.rng.u32(8..13),
-            Chains if own => self.rng.u32(13..21),
-            Clocks if own => 7,
-            _ => self.rng.u32(0..24),
-        };
-        let node = self.node(shape);
-        let for_ms = self.pick(&[20, 200, 1_000, span_ms / 2]);
-        match kind {
-            0 => self.crash(shape),
-            1 => Act::Backup { node },
-            2 => Act::Partition {
-                side: self.side(shape),
-                for_ms,
-            },
-            3 => Act::Bridge {
-                bridge: node,
-                side: self.side(shape),
-                for_ms,
-            },
-            4 => Act::OneWay {
-                from: node,
-                to: self.node(shape),
-                for_ms,
-            },
-            5 => Act::Break {
-                a: node,
-                b: self.node(shape),
-            },
-            6 => Act::Full { node, for_ms },
-            7 => {
-                let skew = shape.clock_skew_ms as i64;
-                let by_ms = match self.rng.bool() {
-                    true => self.rng.i64(-skew..=skew),
-                    false => self.rng.i64(-20 * skew..=20 * skew),
-                };
-                Act::Clock {
-                    node,
-                    by_ms,
-                    for_ms,
-                }
-            }
-            8 => Act::StoreAway {
-                node: self.rng.bool().then_some(node),
-                for_ms,
-            },
-            9 => Act::RepliesLost { for_ms },
-            10 => Act::WatchLate { node, for_ms },
-            11 => Act::ReRead { node },
-            12 => Act::AuditAway { for_ms },
-            13 => Act::ChainAway {
-                node: self.rng.bool().then_some(node),
-                for_ms,
-            },
-            14 | 15 => Act::Reorganise {
-                depth: self.rng.u32(1..8),
-                drop: self.rng.bool(),
-            },
-            16 => Act::DropWaiting,
-            17 => Act::Fee {
-                attempt: self.rng.u32(0..3),
-            },
-            18 => Act::Stranger,
-            19 => Act::Revert {
-                tx: Tx(self.rng.u32(0..8)),
-            },
-            20 => Act::GiveUp {
-                tx: Tx(self.rng.u32(0..8)),
-            },
-            21 => Act::KeysAway { node, for_ms },
-            22 => Act::Unban { node },
-            _ => Act::Slow {
-                node,
-                by_ms: self.pick(&[50, 500]),
-                for_ms,
-            },
-        }
-    }
-
-    /// A day later finished ballots are collected, and clients ask for them again.
-    fn collection(&mut self, shape: &Shape, span_ms: u64, steps: &mut Vec<Step>) {
-        let settled = span_ms + 2 * (shape.vote_timeout_ms + 4 * shape.clock_skew_ms) + 5_000;
-        steps.push(Step {
-            at_ms: settled,
-            act: Act::Sleep {
-                for_ms: RETENTION_MS,
-            },
-        });
-        let morning = settled + RETENTION_MS + 3_000;
-        for number in 0..LEAST.0 as u32 {
-            let tx = Tx(number);
-            steps.push(Step {
-                at_ms: morning + self.rng.u64(0..500),
-                act: Act::Collect { tx },
-            });
-            for _ in 0..2 {
-                let choice = self.value();
-                let node = self.node(shape);
-                steps.push(Step {
-                    at_ms: morning + self.rng.u64(0..2_000),
-                    act: Act::Vote {
-                        node,
-                        tx,
-                        choice,
-                        handed: Handed::Choice,
-                    },
-                });
-            }
-        }
-        steps.push(Step {
-            at_ms: morning + 1_000,
-            act: self.crash(shape),
-        });
     }
 }
