@@ -212,6 +212,7 @@ fn examples() -> Vec<(&'static str, Act)> {
         "forge certificate",
         "forge deletion",
         "forge events",
+        "forge hole",
     ];
     assert_eq!(forgeries.len(), Forgery::ALL.len());
     for (text, what) in forgeries.into_iter().zip(Forgery::ALL.iter().copied()) {

@@ -1,15 +1,16 @@
 //! "What it is about to sign is first made durable"; "a node's own vote leaves it only
 //! when the board has recorded it" (section 4); "effects: sign this (released only after
 //! the guard is durable)" (section 8); "`now` … is refused when it is beyond the reader's
-//! clock plus skew" (section 6).
+//! clock plus skew"; every reader follows the log "from a revision", entry by entry
+//! (section 6).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::Domain;
 use quorate_consensus::statement::{AbortBody, DecisionBody, VoteBody, parse};
 use quorate_consensus::wire::board_event::Event;
-use quorate_consensus::wire::{Batch, frame};
-use quorate_engine::Effect;
+use quorate_consensus::wire::{Batch, BoardEntry, frame};
+use quorate_engine::{Effect, Event as Happens};
 
 use super::{Happening, Invariant};
 use crate::world::World;
@@ -19,6 +20,8 @@ use crate::world::World;
 pub(super) struct Stage {
     /// Statements of all votes that any of the store's boards has recorded.
     recorded: BTreeSet<Vec<u8>>,
+    /// The revisions that each machine was shown since its process started.
+    shown: BTreeMap<usize, BTreeSet<u64>>,
 }
 
 impl Invariant for Stage {
@@ -53,20 +56,21 @@ impl Invariant for Stage {
                         world.node_id(*place)
                     )),
                 },
-                Effect::Believed { entries } => {
-                    let latest = world.wall(*place) + world.rules().clock_skew_ms();
-                    match entries.iter().find(|entry| entry.time_ms > latest) {
-                        None => Ok(()),
-                        Some(entry) => Err(format!(
-                            "{} believes revision {}, which is {} ms from the future",
-                            world.node_id(*place),
-                            entry.revision,
-                            entry.time_ms - world.wall(*place)
-                        )),
-                    }
-                }
+                Effect::Believed { entries } => self.believes(world, *place, entries),
                 _ => Ok(()),
             },
+            Happening::Event {
+                place,
+                event: Happens::Entries { entries },
+            } => {
+                let shown = self.shown.entry(*place).or_default();
+                shown.extend(entries.iter().map(|entry| entry.revision));
+                Ok(())
+            }
+            Happening::Started { place } => {
+                self.shown.remove(place);
+                Ok(())
+            }
             Happening::Answered {
                 client,
                 result: Ok(answer),
@@ -82,6 +86,27 @@ impl Invariant for Stage {
 }
 
 impl Stage {
+    fn believes(&self, world: &World, place: usize, entries: &[BoardEntry]) -> Result<(), String> {
+        let latest = world.wall(place) + world.rules().clock_skew_ms();
+        let shown = self.shown.get(&place);
+        for entry in entries {
+            let (name, revision) = (world.node_id(place), entry.revision);
+            if entry.time_ms > latest {
+                let ahead_ms = entry.time_ms - world.wall(place);
+                return Err(format!(
+                    "{name} believes revision {revision}, which is {ahead_ms} ms from the future"
+                ));
+            }
+            // Behind a hole everything would get the number of the entry before it.
+            if !shown.is_some_and(|shown| shown.contains(&revision)) {
+                return Err(format!(
+                    "{name} believes revision {revision}, which the store has not shown it"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn sends(&self, world: &World, place: usize, batch: &Batch) -> Result<(), String> {
         for vote in batch.votes.iter().filter_map(|traced| traced.vote.as_ref()) {
             if self.recorded.contains(&vote.statement) {

@@ -370,4 +370,6 @@ pub enum Forgery {
     Deletion,
     /// The events of a good entry are replaced.
     Events,
+    /// The last entry but one is taken out, and the last one keeps its revision.
+    Hole,
 }

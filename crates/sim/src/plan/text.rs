@@ -148,6 +148,7 @@ impl Forgery {
         Self::Certificate,
         Self::Deletion,
         Self::Events,
+        Self::Hole,
     ];
 
     /// Its name in a plan's text.
@@ -160,6 +161,7 @@ impl Forgery {
             Self::Certificate => "certificate",
             Self::Deletion => "deletion",
             Self::Events => "events",
+            Self::Hole => "hole",
         }
     }
 }

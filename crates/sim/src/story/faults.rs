@@ -184,5 +184,6 @@ fn forged(what: Forgery) -> &'static str {
         Forgery::Certificate => "a certificate without decisions",
         Forgery::Deletion => "a log without its last entry",
         Forgery::Events => "its last entry with other events",
+        Forgery::Hole => "a log without its last entry but one",
     }
 }

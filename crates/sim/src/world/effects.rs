@@ -59,7 +59,7 @@ impl World {
                 let view = self.places[place].view;
                 let result = match away {
                     true => Err("the store is away".into()),
-                    false => Ok(self.store.views[view].log.len() as u64),
+                    false => Ok(self.store.views[view].head()),
                 };
                 self.post(wait, place, Event::Head { ticket, result });
                 self.news(place);
@@ -118,12 +118,13 @@ impl World {
             return;
         }
         let log = &self.store.views[place.view].log;
-        let mut from = usize::try_from(engine.revision()).unwrap_or(usize::MAX);
+        let mut believed = engine.revision();
         if self.faults.re_reads.remove(&index) {
             // What it has believed already it gets once more.
-            from = 0;
+            believed = 0;
         }
-        let entries = log.get(from..).unwrap_or_default().to_vec();
+        let from = log.partition_point(|entry| entry.revision <= believed);
+        let entries = log[from..].to_vec();
         if !entries.is_empty() {
             self.feed(index, Event::Entries { entries });
         }
@@ -194,10 +195,7 @@ impl World {
                 }
                 Ok(Proposed::Applied(revision))
             }
-            Ok(None) => {
-                let revision = self.store.views[view].log.len() as u64;
-                Ok(Proposed::Unchanged(revision))
-            }
+            Ok(None) => Ok(Proposed::Unchanged(self.store.views[view].head())),
             Err(refusal) => Err(refusal.into()),
         }
     }

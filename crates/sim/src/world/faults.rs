@@ -318,6 +318,16 @@ impl World {
                 }
                 return;
             }
+            Forgery::Hole => {
+                // Whoever has not read so far yet, and whoever starts from now on,
+                // comes upon it.
+                let view = &mut self.store.views[0];
+                if view.log.len() > 1 {
+                    view.log.remove(view.log.len() - 2);
+                    view.forged = true;
+                }
+                return;
+            }
         };
         let view = &mut self.store.views[0];
         view.forged = true;

@@ -27,6 +27,12 @@ impl View {
         &self.log
     }
 
+    /// The revision of the last entry; 0 before the first. As long as the store is
+    /// honest there are as many entries.
+    pub fn head(&self) -> u64 {
+        self.log.last().map_or(0, |entry| entry.revision)
+    }
+
     /// The store has put into the log, or taken from it, what it must not.
     pub fn is_forged(&self) -> bool {
         self.forged
@@ -63,8 +69,8 @@ impl Store {
         let view = &mut self.views[view];
         match view.board.apply(op, now_ms, &FakeVerifier)? {
             Outcome::Applied(mut entry) => {
-                // Behind a forged entry the log is longer than the board knows.
-                entry.revision = view.log.len() as u64 + 1;
+                // Behind a forged entry the log goes further than the board knows.
+                entry.revision = view.head() + 1;
                 let revision = entry.revision;
                 view.log.push(entry);
                 Ok(Some(revision))

@@ -38,6 +38,7 @@ impl Draw {
                             Forgery::Certificate,
                             Forgery::Deletion,
                             Forgery::Events,
+                            Forgery::Hole,
                         ]),
                     },
                 };
