@@ -35,15 +35,25 @@ impl Audit {
         self.projected
     }
 
-    /// Takes in what the log says since it was last read.
+    /// Takes in what the log says since it was last read, up to what contradicts a row.
     pub(super) fn project(&mut self, log: &[BoardEntry]) {
         let from = usize::try_from(self.projected).unwrap_or(usize::MAX);
-        for event in log.iter().skip(from).flat_map(|entry| &entry.events) {
-            if let Some(Happened::Reserved(reserved)) = &event.event
-                && let (Some(reservation), Ok(tx_id)) =
-                    (&reserved.reservation, TxId::new(&event.tx_id))
-            {
-                self.rows.insert(tx_id, reservation.clone());
+        for (index, entry) in log.iter().enumerate().skip(from) {
+            for event in &entry.events {
+                if let Some(Happened::Reserved(reserved)) = &event.event
+                    && let (Some(reservation), Ok(tx_id)) =
+                        (&reserved.reservation, TxId::new(&event.tx_id))
+                {
+                    let row = self
+                        .rows
+                        .entry(tx_id)
+                        .or_insert_with(|| reservation.clone());
+                    if has_same_nonce(row, reservation) && row != reservation {
+                        self.projected = index as u64;
+                        return;
+                    }
+                    *row = reservation.clone();
+                }
             }
         }
         self.projected = log.len() as u64;
@@ -56,18 +66,18 @@ impl Audit {
                 tx_id, reservation, ..
             } => {
                 let mut others = self.rows.iter().filter(|(other, _)| **other != tx_id);
-                if others.any(|(_, row)| {
-                    row.account == reservation.account && row.nonce == reservation.nonce
-                }) {
+                if others.any(|(_, row)| has_same_nonce(row, &reservation)) {
                     return AuditAnswer::Conflict("another row has this nonce".into());
                 }
                 let row = self.rows.entry(tx_id);
                 let row = row.or_insert_with(|| reservation.clone());
-                if row.account == reservation.account && row.nonce == reservation.nonce {
-                    AuditAnswer::Done
-                } else {
+                if !has_same_nonce(row, &reservation) {
                     // One made anew takes effect here only through the log.
                     AuditAnswer::Unavailable("the reservation is not projected yet".into())
+                } else if *row == reservation {
+                    AuditAnswer::Done
+                } else {
+                    AuditAnswer::Conflict("the row has another payload".into())
                 }
             }
             AuditAsk::Variant {
@@ -100,4 +110,8 @@ impl Audit {
             }
         }
     }
+}
+
+fn has_same_nonce(a: &Reservation, b: &Reservation) -> bool {
+    (&a.account, a.nonce) == (&b.account, b.nonce)
 }
