@@ -134,6 +134,13 @@ impl Draw {
         let span_ms = self.pick(&[1_500, 3_000, 6_000]);
         self.ballots(&shape, &liars, span_ms, &mut steps);
         self.faults(&shape, span_ms, &mut steps);
+        let forgets = matches!(
+            self.family,
+            Family::Mixed | Family::Crashes | Family::Liars | Family::Unsafe
+        );
+        if forgets && self.rng.u32(0..6) == 0 {
+            self.forgotten(&shape, &liars, span_ms, &mut steps);
+        }
         if self.family == Family::Collected {
             self.collection(&shape, span_ms, &mut steps);
         }

@@ -1,10 +1,18 @@
 //! Faults: which, and when.
 
+use std::collections::BTreeMap;
+
+use quorate_consensus::Value;
+
 use super::{Draw, Family, LEAST};
+use crate::liars::LiarKind;
 use crate::plan::{Act, Disk, Forgery, Handed, Shape, Step, Tx};
 
 /// A day on which a ballot may be collected: milliseconds.
 const RETENTION_MS: u64 = quorate_consensus::board::RETENTION_MS;
+
+/// The ballot that a trustee forgets; no other has its number.
+const FORGOTTEN: Tx = Tx(20);
 
 impl Draw {
     pub(super) fn faults(&mut self, shape: &Shape, span_ms: u64, steps: &mut Vec<Step>) {
@@ -180,6 +188,58 @@ impl Draw {
                 by_ms: self.pick(&[50, 500]),
                 for_ms,
             },
+        }
+    }
+
+    /// A trustee votes alone, loses its disk, and comes back when the ballot is removed
+    /// and nobody remembers its vote. Asked for another value it signs that: two choices,
+    /// and no lie.
+    pub(super) fn forgotten(
+        &mut self,
+        shape: &Shape,
+        liars: &BTreeMap<usize, LiarKind>,
+        span_ms: u64,
+        steps: &mut Vec<Step>,
+    ) {
+        let honest = (0..shape.nodes).filter(|node| !liars.contains_key(node));
+        let honest: Vec<usize> = honest.collect();
+        // One vote must not start a ballot; and so long a wait takes too long to run.
+        let long = shape.vote_timeout_ms > 5_000;
+        if long || shape.nodes == shape.threshold || honest.is_empty() {
+            return;
+        }
+        let node = self.pick(&honest);
+        let at_ms = self.rng.u64(0..span_ms);
+        let vote = |node, value: u64| Act::Vote {
+            node,
+            tx: FORGOTTEN,
+            choice: Value::Number(value).into(),
+            handed: Handed::Choice,
+        };
+        steps.push(Step {
+            at_ms,
+            act: vote(node, 1),
+        });
+        let lost_ms = at_ms + self.rng.u64(200..1_500);
+        let lifetime_ms = shape.vote_timeout_ms + 2 * shape.clock_skew_ms;
+        steps.push(Step {
+            at_ms: lost_ms,
+            act: Act::Crash {
+                node,
+                effects: 0,
+                disk: Disk::Lost,
+                down_ms: lifetime_ms,
+            },
+        });
+        // When it has been quiet for long enough it may sign again.
+        let again_ms = lost_ms + 2 * (lifetime_ms + shape.clock_skew_ms);
+        for other in 0..shape.nodes {
+            if other == node || self.rng.bool() {
+                steps.push(Step {
+                    at_ms: again_ms + self.rng.u64(0..1_000),
+                    act: vote(other, 2),
+                });
+            }
         }
     }
 
