@@ -58,10 +58,11 @@ fn number(act: &Act) -> usize {
         Act::Forge { .. } => 26,
         Act::RollBack { .. } => 27,
         Act::Fork { .. } => 28,
+        Act::Impostor { .. } => 29,
     }
 }
 
-const ACTS: usize = 29;
+const ACTS: usize = 30;
 
 fn examples() -> Vec<(&'static str, Act)> {
     let vote = |choice, handed| Act::Vote {
@@ -199,6 +200,14 @@ fn examples() -> Vec<(&'static str, Act)> {
         ("stranger", Act::Stranger),
         ("revert tx-3", Act::Revert { tx: Tx(3) }),
         ("give up tx-3", Act::GiveUp { tx: Tx(3) }),
+        (
+            "impostor node3 as node2 to node1",
+            Act::Impostor {
+                liar: 2,
+                name: 1,
+                to: 0,
+            },
+        ),
         ("unban node1", Act::Unban { node: 0 }),
         ("collect tx-3", Act::Collect { tx: Tx(3) }),
         ("roll back 12", Act::RollBack { entries: 12 }),

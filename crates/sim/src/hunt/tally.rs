@@ -166,6 +166,7 @@ fn kind(act: &Act) -> &'static str {
         Act::Stranger => "nonce used by a stranger",
         Act::Revert { .. } => "chain reverts",
         Act::GiveUp { .. } => "given up",
+        Act::Impostor { .. } => "impostor",
         Act::Unban { .. } => "unban",
         Act::Collect { .. } => "collected",
         Act::Forge { .. } => "store forges",

@@ -133,7 +133,7 @@ impl Draw {
         let mut steps = Vec::new();
         let span_ms = self.pick(&[1_500, 3_000, 6_000]);
         self.ballots(&shape, &liars, span_ms, &mut steps);
-        self.faults(&shape, span_ms, &mut steps);
+        self.faults(&shape, &liars, span_ms, &mut steps);
         let forgets = matches!(
             self.family,
             Family::Mixed | Family::Crashes | Family::Liars | Family::Unsafe

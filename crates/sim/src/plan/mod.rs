@@ -316,6 +316,17 @@ pub enum Act {
         /// Which.
         tx: Tx,
     },
+    /// The cluster's CA has given a liar a certificate that bears another member's
+    /// name. With it the liar opens a stream, says hello with its own node key, and
+    /// sends a vote with a bad signature. A member that does not lie does no such thing.
+    Impostor {
+        /// The liar.
+        liar: usize,
+        /// Whose name the certificate bears.
+        name: usize,
+        /// To whom the stream goes.
+        to: usize,
+    },
     /// t operators lift a ban.
     Unban {
         /// Whose.

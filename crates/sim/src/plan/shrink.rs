@@ -273,6 +273,11 @@ fn about_others(act: &Act, moved: &impl Fn(usize) -> Option<usize>) -> Option<Ac
         | Act::ChainAway {
             node: Some(node), ..
         } => *node = moved(*node)?,
+        Act::Impostor { liar, name, to } => {
+            *liar = moved(*liar)?;
+            *name = moved(*name)?;
+            *to = moved(*to)?;
+        }
         Act::OneWay { from: a, to: b, .. } | Act::Break { a, b } => {
             *a = moved(*a)?;
             *b = moved(*b)?;

@@ -363,6 +363,10 @@ impl fmt::Display for ActText<'_> {
             Act::Stranger => f.write_str("stranger"),
             Act::Revert { tx } => write!(f, "revert {tx}"),
             Act::GiveUp { tx } => write!(f, "give up {tx}"),
+            Act::Impostor { liar, name, to } => {
+                let (liar, name, to) = (id(*liar), id(*name), id(*to));
+                write!(f, "impostor {liar} as {name} to {to}")
+            }
             Act::Unban { node } => write!(f, "unban {}", id(*node)),
             Act::Collect { tx } => write!(f, "collect {tx}"),
             Act::Forge { what } => write!(f, "forge {}", what.name()),

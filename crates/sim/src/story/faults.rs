@@ -145,6 +145,13 @@ impl Story {
                 let t = world.cluster().t();
                 (format!("{t} operators give {tx} up"), None)
             }
+            Act::Impostor { liar, name, to } => {
+                let (liar, name, to) = (id(*liar), id(*name), id(*to));
+                (
+                    format!("{liar} calls {to} with a certificate in the name of {name}"),
+                    None,
+                )
+            }
             Act::Unban { node } => {
                 let t = world.cluster().t();
                 (format!("{t} operators lift the ban of {}", id(*node)), None)

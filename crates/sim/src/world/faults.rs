@@ -196,6 +196,7 @@ impl World {
             // Known from the start.
             Act::Revert { .. } => {}
             Act::GiveUp { tx } => self.give_up(*tx),
+            Act::Impostor { liar, name, to } => self.pose(*liar, *name, *to),
             Act::Unban { node } => self.unban(*node),
             Act::Collect { tx } => {
                 let op = ops::collect(&tx.id());

@@ -2,17 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use quorate_consensus::NodeId;
 use quorate_consensus::wire::{self, Frame, frame};
+use quorate_consensus::{NodeId, Value};
 use quorate_engine::{Event, StreamId};
 
 use super::{Due, World};
+use crate::liars::votes;
+use crate::plan::Tx;
 
 /// After a stream ended both ends try again.
 const REDIAL_MS: u64 = 700;
 
 /// A dead connection is noticed after so long.
 const KEEPALIVE_MS: u64 = 1_500;
+
+/// The digest of the certificates that bear a wrong name.
+const WRONG_CERTIFICATE: [u8; 32] = [0xee; 32];
+
+/// How long an impostor keeps its stream.
+const POSE_MS: u64 = 1_000;
 
 /// One end of a stream.
 #[derive(Clone, Debug)]
@@ -266,6 +274,57 @@ impl World {
             end.place == place && self.places[end.other].node_id == *to && (end.met || runs_engine)
         });
         Some(*found?.0)
+    }
+
+    /// A liar calls a member with a certificate that bears another's name. Nobody
+    /// listens at its end.
+    pub(super) fn pose(&mut self, liar: usize, name: usize, to: usize) {
+        let mut places = self.places.iter();
+        let callee = places.position(|place| place.member == to && place.engine.is_some());
+        let Some(place) = callee.filter(|_| self.is_liar_member(liar)) else {
+            return;
+        };
+        let peer = self.cluster.node_id(name);
+        if [liar, to].contains(&name) || self.places[place].unwelcome.contains(&peer) {
+            return;
+        }
+        self.net.number += 1;
+        let stream = StreamId(self.net.number);
+        let challenge = challenge(stream.0);
+        let hello = quorate_consensus::statement::HelloBody {
+            generation: 1,
+            protocol_min: 1,
+            protocol_max: 1,
+            own_certificate: WRONG_CERTIFICATE,
+            peer_certificate: certificate(place),
+            challenge,
+        };
+        let hello = wire::Hello {
+            hello: Some(self.cluster.say(liar, &hello)),
+        };
+        let wall = self.true_wall();
+        let mut vote = self.cluster.vote(liar, &Tx(0).id(), Value::Number(1), wall);
+        vote.signature[0] ^= 1;
+        let up = Event::StreamUp {
+            stream,
+            peer,
+            own_certificate: certificate(place),
+            peer_certificate: WRONG_CERTIFICATE,
+            challenge,
+        };
+        self.post(1, place, up);
+        let said = [
+            frame::Body::Challenge(wire::Challenge {
+                nonce: challenge.to_vec(),
+            }),
+            frame::Body::Hello(hello),
+            votes([vote]),
+        ];
+        for (turn, body) in (2..).zip(said) {
+            let frame = Frame { body: Some(body) };
+            self.post(turn, place, Event::Frame { stream, frame });
+        }
+        self.post(POSE_MS, place, Event::StreamDown { stream });
     }
 
     fn breaks(&mut self, stream: u64, in_ms: u64) {

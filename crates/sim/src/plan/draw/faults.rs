@@ -15,7 +15,13 @@ const RETENTION_MS: u64 = quorate_consensus::board::RETENTION_MS;
 const FORGOTTEN: Tx = Tx(20);
 
 impl Draw {
-    pub(super) fn faults(&mut self, shape: &Shape, span_ms: u64, steps: &mut Vec<Step>) {
+    pub(super) fn faults(
+        &mut self,
+        shape: &Shape,
+        liars: &BTreeMap<usize, LiarKind>,
+        span_ms: u64,
+        steps: &mut Vec<Step>,
+    ) {
         let mut left = LEAST.1 + self.rng.usize(0..10);
         // One restart at least.
         let mut act = self.crash(shape);
@@ -25,7 +31,7 @@ impl Draw {
             let again = self.crash_again(shape, &act, at_ms);
             steps.push(Step { at_ms, act });
             steps.extend(again);
-            act = self.fault(shape, span_ms);
+            act = self.fault(shape, liars, span_ms);
         }
         if self.family == Family::LyingStore {
             for _ in 0..self.rng.usize(1..4) {
@@ -106,7 +112,20 @@ impl Draw {
         Some(Step { at_ms, act })
     }
 
-    fn fault(&mut self, shape: &Shape, span_ms: u64) -> Act {
+    /// A liar has a certificate that bears another's name; none where nobody lies.
+    fn impostor(&mut self, shape: &Shape, liars: &BTreeMap<usize, LiarKind>) -> Option<Act> {
+        let all: Vec<usize> = liars.keys().copied().collect();
+        if all.is_empty() || shape.nodes < 3 {
+            return None;
+        }
+        let liar = self.pick(&all);
+        let mut others: Vec<usize> = (0..shape.nodes).filter(|node| *node != liar).collect();
+        self.rng.shuffle(&mut others);
+        let (name, to) = (others[0], others[1]);
+        Some(Act::Impostor { liar, name, to })
+    }
+
+    fn fault(&mut self, shape: &Shape, liars: &BTreeMap<usize, LiarKind>, span_ms: u64) -> Act {
         use Family::{Chains, Clocks, Crashes, Partitions, Stores};
         // A family has more of its own.
         let own = self.rng.bool();
@@ -116,8 +135,13 @@ impl Draw {
             Stores if own => self.rng.u32(8..13),
             Chains if own => self.rng.u32(13..21),
             Clocks if own => 7,
-            _ => self.rng.u32(0..24),
+            _ => self.rng.u32(0..25),
         };
+        if kind == 24
+            && let Some(impostor) = self.impostor(shape, liars)
+        {
+            return impostor;
+        }
         let node = self.node(shape);
         let for_ms = self.pick(&[20, 200, 1_000, span_ms / 2]);
         match kind {

@@ -272,7 +272,7 @@ impl Reader {
     fn act(&self, words: &mut Words<'_>) -> Result<Act, Problem> {
         let right = "vote, crash, backup, sleep, partition, bridge, one-way, break, full, slow, \
                      clock, store, replies, watch, re-read, audit, chain, keys, reorganise, \
-                     drop, fee, stranger, revert, give, unban, collect, forge, roll or fork";
+                     drop, fee, stranger, revert, give, impostor, unban, collect, forge, roll or fork";
         Ok(match words.next(right)? {
             "vote" => Act::Vote {
                 node: self.member(words)?,
@@ -398,6 +398,17 @@ impl Reader {
                 words.word("up")?;
                 Act::GiveUp { tx: words.tx()? }
             }
+            "impostor" => Act::Impostor {
+                liar: self.member(words)?,
+                name: {
+                    words.word("as")?;
+                    self.member(words)?
+                },
+                to: {
+                    words.word("to")?;
+                    self.member(words)?
+                },
+            },
             "unban" => Act::Unban {
                 node: self.member(words)?,
             },
