@@ -169,8 +169,10 @@ impl Draw {
             93..97 => 7,
             _ => self.rng.usize(8..=12),
         };
-        // Mostly what people choose: two thirds.
+        // Mostly what people choose: two thirds. Half of them, or less, and two values can
+        // both get t votes, which takes liars to show.
         let threshold = match self.rng.bool() {
+            _ if self.family == Family::Liars && self.rng.u32(0..4) == 0 => (nodes / 2).max(1),
             true => (2 * nodes).div_ceil(3),
             false => self.rng.usize(1..=nodes),
         };
@@ -214,8 +216,13 @@ impl Draw {
         let mut members: Vec<usize> = (0..n).collect();
         self.rng.shuffle(&mut members);
         let kinds = members.into_iter().take(count);
+        // Half of the table turns on two choices.
+        let doubles = self.family == Family::Liars;
         kinds
-            .map(|member| (member, self.pick(LiarKind::ALL)))
+            .map(|member| match doubles && self.rng.u32(0..4) == 0 {
+                true => (member, LiarKind::Equivocator),
+                false => (member, self.pick(LiarKind::ALL)),
+            })
             .collect()
     }
 
@@ -253,8 +260,11 @@ impl Draw {
             let tx = Tx(number as u32);
             let at = self.rng.u64(0..span_ms);
             let value = self.value();
-            // What the honest ones are told: nearly always the same.
-            let split = self.rng.u32(0..10) == 0;
+            // What the honest ones are told: nearly always the same. Where two values can
+            // both get t votes they often do, one after the other.
+            let halves = 2 * shape.threshold <= shape.nodes;
+            let split = self.rng.u32(0..10) < if halves { 5 } else { 1 };
+            let other = self.value();
             let few = self.rng.u32(0..8) == 0;
             let spread = self.pick(&[10, 200, 1_000]);
             // Somebody is always asked.
@@ -264,12 +274,17 @@ impl Draw {
                 if few && spared && self.rng.bool() {
                     continue;
                 }
+                let later = split && halves && !liars.contains_key(&node) && self.rng.bool();
                 let choice = match () {
-                    () if split && self.rng.u32(0..3) == 0 => self.value(),
+                    () if later => other.clone(),
+                    () if split && !halves && self.rng.u32(0..3) == 0 => self.value(),
                     () if self.rng.u32(0..40) == 0 => Choice::Abstention,
                     () => value.clone(),
                 };
-                let at_ms = at + self.rng.u64(0..=spread);
+                let mut at_ms = at + self.rng.u64(0..=spread);
+                if later {
+                    at_ms += self.rng.u64(200..1_000);
+                }
                 let handed = self.handed(shape);
                 let act = Act::Vote {
                     node,
