@@ -22,12 +22,17 @@ impl Draw {
         span_ms: u64,
         steps: &mut Vec<Step>,
     ) {
+        let spoken = spoken(liars, steps);
         let mut left = LEAST.1 + self.rng.usize(0..10);
         // One restart at least.
         let mut act = self.crash(shape);
         while left > 0 {
             left -= usize::from(act.is_fault());
-            let at_ms = self.rng.u64(0..span_ms + 1_000);
+            let at_ms = match self.rng.u32(0..4) {
+                // A lie is told once: what is away then matters more than at other times.
+                0 if !spoken.is_empty() => self.pick(&spoken) + self.rng.u64(0..600),
+                _ => self.rng.u64(0..span_ms + 1_000),
+            };
             let again = self.crash_again(shape, &act, at_ms);
             steps.push(Step { at_ms, act });
             steps.extend(again);
@@ -302,4 +307,12 @@ impl Draw {
             act: self.crash(shape),
         });
     }
+}
+
+/// When liars are asked to vote: that is when most of them lie.
+fn spoken(liars: &BTreeMap<usize, LiarKind>, steps: &[Step]) -> Vec<u64> {
+    let by_liars = steps
+        .iter()
+        .filter(|step| matches!(&step.act, Act::Vote { node, .. } if liars.contains_key(node)));
+    by_liars.map(|step| step.at_ms).collect()
 }
