@@ -169,8 +169,8 @@ impl Draw {
             93..97 => 7,
             _ => self.rng.usize(8..=12),
         };
-        // Mostly what people choose: two thirds. Half of them, or less, and two values can
-        // both get t votes, which takes liars to show.
+        // Mostly what people choose: two thirds. With half of them, or fewer, two values can
+        // both get t votes: what comes of that, liars show.
         let threshold = match self.rng.bool() {
             _ if self.family == Family::Liars && self.rng.u32(0..4) == 0 => (nodes / 2).max(1),
             true => (2 * nodes).div_ceil(3),
