@@ -22,6 +22,12 @@ pub enum StoreError {
     /// It cannot be reached at the moment.
     #[error("the store is away: {0}")]
     Unavailable(String),
+    /// It is an older copy of what was read from it before, and takes nothing more.
+    #[error("STORE_ROLLBACK: the store is an older copy, which ends at revision {head}")]
+    Older {
+        /// Where the older copy's log ends.
+        head: u64,
+    },
     /// It belongs to another cluster.
     #[error("the store belongs to cluster {found}, not to {expected}: use another data directory")]
     OtherCluster {
@@ -60,7 +66,10 @@ impl StoreError {
 
 impl From<StoreError> for ProposeError {
     fn from(error: StoreError) -> Self {
-        Self::Unavailable(error.to_string())
+        match error {
+            StoreError::Older { head } => Self::OlderStore { head },
+            error => Self::Unavailable(error.to_string()),
+        }
     }
 }
 

@@ -236,10 +236,7 @@ async fn an_older_copy_of_the_store_is_found_out() {
         "the engine sees that it has seen more"
     );
     let answer = etcd.propose(vote(&cluster, 3, "later", 1), NOW).await;
-    match answer {
-        Err(ProposeError::Unavailable(why)) => assert!(why.contains("STORE_ROLLBACK"), "{why}"),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(answer, Err(ProposeError::OlderStore { head: before }));
 }
 
 #[tokio::test(flavor = "multi_thread")]

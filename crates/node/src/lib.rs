@@ -29,7 +29,7 @@ mod seen;
 mod server;
 mod service;
 pub mod status;
-mod stores;
+pub mod stores;
 
 pub use config::{Config, ConfigError};
 pub use counters::Counts;

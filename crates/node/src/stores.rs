@@ -16,7 +16,7 @@ use crate::parts::StartError;
 
 /// Opens what keeps the board; `genesis` is what it starts from. Blocks; etcd needs the
 /// runtime that it is called within.
-pub(crate) fn open_board(
+pub fn open_board(
     storage: &StorageSection,
     genesis: &Arc<Rules>,
     verifier: &Arc<CachedVerifier>,
@@ -44,7 +44,7 @@ pub(crate) fn open_board(
 ///
 /// # Errors
 /// [`AuditError`].
-pub(crate) fn open_audit(
+pub fn open_audit(
     storage: &StorageSection,
     lineage: Lineage,
 ) -> Result<Arc<dyn AuditStore>, AuditError> {

@@ -162,9 +162,9 @@ fn take(shared: &Arc<Shared>, answer: &WatchResponse) -> Vec<Step> {
 async fn read_all(shared: &Arc<Shared>) -> Result<(), StoreError> {
     let (revision, all) = shared.connection.all().await?;
     let taken = shared.reader().take_all(revision, all.clone());
-    let rolled_back = |finding: &&Finding| matches!(finding.what, What::RolledBack { .. });
-    if let Some(finding) = taken.findings.iter().find(rolled_back) {
-        shared.roll_back(finding, revision, all);
+    let rolled_back = |finding: &Finding| matches!(finding.what, What::RolledBack { .. });
+    if taken.findings.iter().any(rolled_back) {
+        shared.roll_back(revision, all);
     }
     let mending = shared.publish(taken);
     mend(shared, mending).await;
@@ -175,7 +175,7 @@ async fn read_all(shared: &Arc<Shared>) -> Result<(), StoreError> {
 async fn older_copy(shared: &Arc<Shared>) -> Result<(), StoreError> {
     let (revision, all) = shared.connection.all().await?;
     let finding = shared.reader().rolled_back(revision);
-    shared.roll_back(&finding, revision, all);
+    shared.roll_back(revision, all);
     let findings = vec![finding];
     shared.publish(Taken {
         findings,

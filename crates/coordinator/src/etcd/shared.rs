@@ -37,7 +37,7 @@ pub(super) struct Shared {
     findings: broadcast::Sender<Finding>,
     /// Set for good when the store turned out to be another than the one that was read.
     /// An engine has followed what was read, so only a new start can read another.
-    done_for: OnceLock<String>,
+    done_for: OnceLock<StoreError>,
     /// Tells the follower to begin anew with another member.
     pub(super) anew: Notify,
 }
@@ -98,18 +98,18 @@ impl Shared {
     /// The store is an older copy: what it shows is taken in for its head alone, which
     /// tells the engine that it must stop, and from now on this handle shows and takes
     /// nothing more. What this node believed is in its journal.
-    pub(super) fn roll_back(&self, finding: &Finding, revision: u64, all: Vec<KeyValue>) {
+    pub(super) fn roll_back(&self, revision: u64, all: Vec<KeyValue>) {
         let mut older = Reader::new(Arc::clone(&self.rules), Arc::clone(&self.verifier));
         drop(older.take_all(revision, all));
+        let head = older.board().revision();
         *self.reader() = older;
         // Only the follower calls this, and it stops then.
-        let why = format!("STORE_ROLLBACK: {finding}; run quorate reconcile");
-        let _ = self.done_for.set(why);
+        let _ = self.done_for.set(StoreError::Older { head });
     }
 
     /// Why nothing more is shown or taken, if the store is another one than was read.
     pub(super) fn done_for(&self) -> Option<StoreError> {
-        self.done_for.get().cloned().map(StoreError::Unavailable)
+        self.done_for.get().cloned()
     }
 
     /// Does what was read, and gives what puts things right.
@@ -123,7 +123,7 @@ impl Shared {
             if finding.what == What::Incomplete {
                 let why = format!("STORE_TAMPERING: {finding}: start this node again");
                 // A second such finding says nothing more.
-                let _ = self.done_for.set(why);
+                let _ = self.done_for.set(StoreError::Unavailable(why));
             }
             // Without a receiver the log alone hears of it.
             drop(self.findings.send(finding));

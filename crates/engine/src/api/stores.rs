@@ -13,6 +13,12 @@ pub enum ProposeError {
     /// The store is away: unknown whether it took effect.
     #[error("the coordinator is away: {0}")]
     Unavailable(String),
+    /// The store is an older copy of itself: it takes nothing any more.
+    #[error("STORE_ROLLBACK: the store is an older copy, which ends at revision {head}")]
+    OlderStore {
+        /// Where the older copy's log ends.
+        head: u64,
+    },
 }
 
 /// What became of an operation. An answer from before a revision that the engine had

@@ -354,9 +354,9 @@ impl Engine {
         let reject = match result {
             // The entry itself is what counts; it comes through the log.
             Ok(_) => return,
-            Err(ProposeError::Unavailable(why)) => {
+            Err(why @ (ProposeError::Unavailable(_) | ProposeError::OlderStore { .. })) => {
                 // The vote is tried again; the client hears that it is unknown.
-                let reject = unavailable("COORDINATOR_UNAVAILABLE", &why);
+                let reject = unavailable("COORDINATOR_UNAVAILABLE", &why.to_string());
                 self.reject_waiters(tx_id, &reject);
                 return;
             }

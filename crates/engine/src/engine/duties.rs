@@ -354,6 +354,9 @@ impl Engine {
                 self.store_is_older(now, head, asked.revision);
             }
         }
+        if let Err(ProposeError::OlderStore { head }) = result {
+            self.store_is_older(now, head, asked.revision);
+        }
         match asked.what {
             Pending::ProposeOwnVote(tx_id, digest) => {
                 self.own_vote_proposed(&tx_id, digest, result);

@@ -17,10 +17,11 @@ use quorate_consensus::{Choice, NodeId, Rules, TxId};
 use quorate_crypto::{GenesisParams, SigningKey, init_rules};
 use quorate_node::config::PeerAddress;
 use quorate_node::exchange::{RawSession, RawTarget, raw_session};
-use quorate_node::parts::open_audit;
+
+use quorate_node::stores::open_audit;
 use quorate_node::{Config, Faults, Node, NodeHandle, Parts};
 use quorate_proto::v1::vote_service_client::VoteServiceClient;
-use quorate_testkit::servers::Postgres;
+use quorate_testkit::servers::{Etcd, Postgres};
 use quorate_tls::identity::PersonRole;
 use quorate_tls::pki::{
     self, InitCa, Issue, NodeFiles, PersonFiles, Request, SignRequest, Validity,
@@ -44,6 +45,8 @@ pub struct Cluster {
     addrs: Vec<SocketAddr>,
     /// The audit store, if on PostgreSQL.
     pub postgres_url: Option<String>,
+    /// Lines of `[storage]` that put the board into etcd.
+    pub etcd: Option<String>,
     /// Held from the start, so that nobody else takes a port before its node starts.
     sockets: Vec<Option<TcpListener>>,
 }
@@ -123,6 +126,7 @@ impl Cluster {
             ids,
             addrs,
             postgres_url: postgres_url(),
+            etcd: etcd(),
             sockets: sockets.into_iter().map(Some).collect(),
         }
     }
@@ -171,7 +175,7 @@ impl Cluster {
             "[node]\nnode_id = \"{}\"\nlisten_addr = \"{listen_addr}\"\ndata_dir = {}\n\
              [keys]\nvote_key_path = {}\nnode_key_path = {}\n\
              [mtls]\nca_cert_path = {}\nclients_ca_path = {}\nnode_cert_path = {}\nnode_key_path = {}\n\
-             [storage]\nembedded_dir = {}\npostgres_url = \"{}\"\n\
+             [storage]\nembedded_dir = {}\npostgres_url = \"{}\"\n{}\n\
              [consensus]\ncluster_id = \"{}\"\nrules_path = {}\n\
              [chain]\nkey_path = {}\n",
             self.ids[i],
@@ -184,6 +188,7 @@ impl Cluster {
             text(files.key),
             text(self.shared()),
             self.postgres_url.as_deref().unwrap_or_default(),
+            self.etcd.as_deref().unwrap_or_default(),
             self.rules.cluster_id(),
             text(self.dir.path().join("genesis.rules")),
             text(self.dir.path().join("chain.key")),
@@ -192,7 +197,7 @@ impl Cluster {
 
     /// The parts of node `i`, as from its configuration.
     pub fn parts(&mut self, i: usize) -> Parts {
-        let mut parts = Parts::open(&self.config(i)).unwrap();
+        let mut parts = self.open(i);
         let again = || TcpListener::bind(self.addrs[i]).unwrap();
         parts.listener = self.sockets[i].take().unwrap_or_else(again);
         let peer = |p: usize| PeerAddress {
@@ -206,7 +211,16 @@ impl Cluster {
 
     /// The same without peers, on a port that nobody knows.
     pub fn parts_on_any_port(&self, i: usize) -> Parts {
-        Parts::open(&self.config(i)).unwrap()
+        self.open(i)
+    }
+
+    fn open(&self, i: usize) -> Parts {
+        let config = self.config(i);
+        match &self.etcd {
+            None => Parts::open(&config).unwrap(),
+            // It waits for etcd, which only a thread that may block can do.
+            Some(_) => tokio::task::block_in_place(|| Parts::open(&config)).unwrap(),
+        }
     }
 
     pub async fn start(&mut self, i: usize) -> NodeHandle {
@@ -329,6 +343,27 @@ fn postgres_url() -> Option<String> {
         "postgres" => Some(Postgres::shared().database().url()),
         other => panic!("{AUDIT} is sqlite or postgres, not {other}"),
     }
+}
+
+/// With this in the environment all clusters keep their board in etcd:
+/// `QUORATE_TEST_BOARD=etcd cargo test -p quorate-node`.
+const BOARD: &str = "QUORATE_TEST_BOARD";
+
+fn etcd() -> Option<String> {
+    match std::env::var(BOARD).ok()?.as_str() {
+        "" | "embedded" => None,
+        "etcd" => Some(in_etcd(Etcd::shared())),
+        other => panic!("{BOARD} is embedded or etcd, not {other}"),
+    }
+}
+
+/// The lines of `[storage]` that put a board of its own into these servers.
+pub fn in_etcd(etcd: &Etcd) -> String {
+    format!(
+        "coordinator = \"etcd\"\netcd_endpoints = {:?}\netcd_prefix = {:?}",
+        etcd.endpoints(),
+        etcd.fresh_prefix()
+    )
 }
 
 pub fn now_ms() -> u64 {

@@ -1,6 +1,7 @@
 //! Certificates for the servers of tests: a CA, and what it signs.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
@@ -84,6 +85,10 @@ impl Certificates {
         };
         write(&issued.cert, &certificate.pem());
         write(&issued.key, &key.serialize_pem());
+        // Nobody's programs take a key that others can read.
+        let own = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(&issued.key, own)
+            .unwrap_or_else(|error| panic!("{}: {error}", issued.key.display()));
         issued
     }
 }
