@@ -92,7 +92,7 @@ async fn the_child_process() {
     };
     let step = std::env::var(STEP).unwrap();
     let config = Config::load(Some(Path::new(&path)), &[]).unwrap();
-    let mut parts = Parts::open(&config).unwrap();
+    let mut parts = tokio::task::block_in_place(|| Parts::open(&config)).unwrap();
     if let Some((_, is_step)) = STEPS.into_iter().find(|(name, _)| *name == step) {
         parts.faults = Faults {
             on_effect: Some(Arc::new(move |effect| {

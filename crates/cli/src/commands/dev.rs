@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::contexts::Contexts;
 use crate::failure::{Failure, Outcome};
 use crate::files::absolute;
-use crate::local::{Cluster, Mode, Plan};
+use crate::local::{Cluster, LocalEtcd, Mode, Plan, check_not_running};
 use crate::output::{Out, Tone};
 use crate::signals;
 
@@ -58,6 +58,11 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 
+    /// Keep the board in etcd: in those that are named, or else in one that is started
+    /// here and ends with the cluster
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', num_args = 0..)]
+    etcd: Option<Vec<String>>,
+
     /// Run each node as a process of its own, and start it again when it ends by itself
     #[arg(long)]
     processes: bool,
@@ -96,7 +101,7 @@ pub(crate) async fn run(args: DevArgs, out: Out) -> Outcome {
         ..LogSettings::default()
     };
     quorate_telemetry::init(&log).map_err(Failure::usage)?;
-    let plan = Plan {
+    let mut plan = Plan {
         dir: absolute(&match &args.data_dir {
             Some(dir) => dir.clone(),
             None => default_dir()?,
@@ -107,6 +112,7 @@ pub(crate) async fn run(args: DevArgs, out: Out) -> Outcome {
         vote_timeout_ms: args.vote_timeout.map(|seconds| seconds * 1000),
         settle_window_ms: args.settle_window,
         log_level,
+        etcd: args.etcd.clone(),
     };
     if let Some(file) = &args.ready_file {
         remove(file)?;
@@ -114,6 +120,19 @@ pub(crate) async fn run(args: DevArgs, out: Out) -> Outcome {
     // From here on Ctrl-C means: stop what was started.
     let told_to_stop = signals::until_told_to_stop();
     tokio::pin!(told_to_stop);
+    let own_etcd = match &mut plan.etcd {
+        Some(endpoints) if endpoints.is_empty() => {
+            check_not_running(&plan.dir)?;
+            let dir = plan.dir.join("etcd");
+            let etcd = tokio::select! {
+                etcd = LocalEtcd::start(&dir) => etcd?,
+                _ = &mut told_to_stop => return Ok(()),
+            };
+            endpoints.push(etcd.endpoint().to_owned());
+            Some(etcd)
+        }
+        _ => None,
+    };
     let cluster = tokio::select! {
         cluster = Cluster::start(&plan, mode) => cluster?,
         _ = &mut told_to_stop => return Ok(()),
@@ -124,6 +143,9 @@ pub(crate) async fn run(args: DevArgs, out: Out) -> Outcome {
     }
     remove(&standing_ready_file(&plan.dir))?;
     cluster.stop().await;
+    if let Some(etcd) = own_etcd {
+        etcd.stop().await;
+    }
     out.line("stopped; the cluster goes on with the next `quorate dev` on the same data");
     served
 }
@@ -211,6 +233,14 @@ fn print(cluster: &Cluster, contexts: &Path, out: Out) {
     out.line(format!("cluster id  {}", out.bold(rules.cluster_id())));
     out.line(format!("data        {}", cluster.layout().root().display()));
     out.line(format!("contexts    {}", contexts.display()));
+    if let Some(endpoints) = cluster.etcd() {
+        out.line(format!(
+            "board       in etcd at {}: etcdctl --endpoints {} get --prefix /quorate/{}/",
+            endpoints.join(", "),
+            endpoints.join(","),
+            rules.cluster_name()
+        ));
+    }
     let mut table = out.table(&["node", "endpoint", "client certificate and key"]);
     for node in &ready.nodes {
         table.add_row([

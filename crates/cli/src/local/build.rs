@@ -3,7 +3,7 @@
 
 use std::fs::{File, TryLockError};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use quorate_chain::ChainKey;
 use quorate_consensus::{NodeId, Rules};
@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) settle_window_ms: Option<u64>,
     /// What the nodes log.
     pub(crate) log_level: String,
+    /// Where etcd is, if it keeps the board; else the board is a file.
+    pub(crate) etcd: Option<Vec<String>>,
 }
 
 impl Plan {
@@ -47,6 +49,7 @@ impl Plan {
             vote_timeout_ms: None,
             settle_window_ms: None,
             log_level: "error".into(),
+            etcd: None,
         }
     }
 }
@@ -62,6 +65,8 @@ pub(crate) struct Built {
     pub(crate) nodes: Vec<(NodeId, u16)>,
     /// They were there already.
     pub(crate) continued: bool,
+    /// Where etcd is, if it keeps the board.
+    pub(crate) etcd: Option<Vec<String>>,
     /// Nobody else runs this cluster meanwhile.
     _lock: File,
 }
@@ -78,6 +83,7 @@ pub(crate) fn build(plan: &Plan) -> Outcome<Built> {
     let rules = if continued {
         let rules = read_genesis(&genesis).map_err(Failure::usage)?;
         same_cluster(plan, &rules)?;
+        same_board(plan, &layout, &rules)?;
         rules
     } else {
         create(plan, &layout)?
@@ -94,8 +100,17 @@ pub(crate) fn build(plan: &Plan) -> Outcome<Built> {
         rules,
         nodes,
         continued,
+        etcd: plan.etcd.clone(),
         _lock: lock,
     })
+}
+
+/// Nobody runs the cluster in this directory.
+///
+/// # Errors
+/// When somebody does.
+pub(crate) fn check_not_running(dir: &Path) -> Outcome {
+    lock(&Layout::new(dir.to_owned())).map(drop)
 }
 
 /// Before anything is written: the files of a running cluster must stay as they are.
@@ -145,6 +160,34 @@ fn same_cluster(plan: &Plan, rules: &Rules) -> Outcome {
     }
     Ok(())
 }
+
+/// A board does not move from a file to etcd or back: to its nodes it would look as if
+/// it had been put back to its beginning.
+fn same_board(plan: &Plan, layout: &Layout, rules: &Rules) -> Outcome {
+    let first = rules.members().next();
+    let Some(config) = first.map(|member| layout.node(&member.node_id).config()) else {
+        return Ok(());
+    };
+    let text = std::fs::read_to_string(config).unwrap_or_default();
+    let in_etcd = text.lines().any(|line| line == IN_ETCD);
+    if text.is_empty() || in_etcd == plan.etcd.is_some() {
+        return Ok(());
+    }
+    let (is, how) = match in_etcd {
+        true => ("in etcd", "start it with --etcd"),
+        false => ("in a file", "start it without --etcd"),
+    };
+    Err(Failure::usage(format!(
+        "the cluster in {} keeps its board {is}",
+        plan.dir.display()
+    ))
+    .hint(format!(
+        "{how}, or use another --data-dir for a new cluster"
+    )))
+}
+
+/// The line of a node's configuration that says so.
+const IN_ETCD: &str = "coordinator = \"etcd\"";
 
 fn create(plan: &Plan, layout: &Layout) -> Outcome<Rules> {
     let count = plan.nodes.unwrap_or(5);
@@ -273,6 +316,10 @@ fn config(
         .filter(|(peer, _)| peer != node_id)
         .map(|(peer, port)| format!("\"{peer}@127.0.0.1:{port}\""))
         .collect();
+    let board = match &plan.etcd {
+        None => "coordinator = \"embedded\"".to_owned(),
+        Some(endpoints) => format!("{IN_ETCD}\netcd_endpoints = {endpoints:?}"),
+    };
     format!(
         "# Written by `quorate dev`. Start this node alone with\n\
          #   quorate run --config {}\n\n\
@@ -282,7 +329,7 @@ fn config(
          [mtls]\nca_cert_path = {}\nclients_ca_path = {}\nnode_cert_path = {}\n\
          node_key_path = {}\n\n\
          [network]\nbootstrap_peers = [{}]\n\n\
-         [storage]\ncoordinator = \"embedded\"\nembedded_dir = {}\n\n\
+         [storage]\n{board}\nembedded_dir = {}\n\n\
          [consensus]\ncluster_id = \"{}\"\nrules_path = {}\ntotal_nodes = {}\nthreshold = {}\n\n\
          [chain]\nkey_path = {}\n\n\
          [logging]\nlevel = {}\n",

@@ -49,6 +49,11 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// Where etcd is, if it keeps the board.
+    pub(crate) fn etcd(&self) -> Option<&[String]> {
+        self.built.etcd.as_deref()
+    }
+
     /// Makes the files, or takes up those that are there, starts every node and waits
     /// until all are in service.
     ///

@@ -4,11 +4,13 @@
 
 mod build;
 mod cluster;
+mod etcd;
 mod layout;
 mod process;
 mod ready;
 
-pub(crate) use build::Plan;
+pub(crate) use build::{Plan, check_not_running};
 pub(crate) use cluster::{Cluster, Mode};
+pub(crate) use etcd::LocalEtcd;
 pub(crate) use layout::{Layout, NodeLayout};
 pub(crate) use ready::{Ready, ReadyNode};
