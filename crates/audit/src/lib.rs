@@ -5,6 +5,7 @@
 //! transaction, so that a stopped database loses nothing and a restart repeats
 //! nothing.
 
+pub mod archive;
 mod change;
 mod evidence;
 mod fence;

@@ -7,6 +7,7 @@ use quorate_consensus::wire::{BallotState, BoardEntry};
 use quorate_consensus::{ClusterId, NodeId, TxId};
 use quorate_engine::{AuditAnswer, AuditAsk};
 
+use crate::archive::{Archived, Horizon};
 use crate::rows::{
     AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
     ViolationRow, VoteRow,
@@ -114,6 +115,19 @@ pub trait AuditStore: Send + Sync + 'static {
     /// [`AuditError::Unavailable`].
     async fn project(&self, from: u64, entries: &[BoardEntry]) -> Result<u64, AuditError>;
 
+    /// How many rows lie beyond the horizon and are not archived.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`].
+    async fn archivable(&self, horizon: Horizon) -> Result<Archived, AuditError>;
+
+    /// Archives rows beyond the horizon, of at most `limit` transactions, in one SQL
+    /// transaction. Nothing archived: nothing is left.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`].
+    async fn archive(&self, horizon: Horizon, limit: u32) -> Result<Archived, AuditError>;
+
     /// The submission of a transaction, archived or not.
     ///
     /// # Errors
@@ -143,7 +157,7 @@ pub trait AuditStore: Send + Sync + 'static {
     /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
     async fn violations(&self, filter: &Filter) -> Result<Vec<ViolationRow>, AuditError>;
 
-    /// Votes, oldest first.
+    /// Votes that are not archived, oldest first.
     ///
     /// # Errors
     /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].

@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, certificate, certs, completions, config, demo, dev, keygen, list, rules, run, sim,
+    audit, certificate, certs, completions, config, demo, dev, gc, keygen, list, rules, run, sim,
     status, test_byzantine, verify, version, vote, watch,
 };
 use crate::failure::{EXIT_CODES, Outcome};
@@ -47,6 +47,7 @@ enum Command {
     Certificate(certificate::CertificateArgs),
     Verify(verify::VerifyArgs),
     Audit(audit::AuditArgs),
+    Gc(gc::GcArgs),
     Rules(rules::RulesArgs),
     Certs(certs::CertsArgs),
     Keygen(keygen::KeygenArgs),
@@ -71,6 +72,7 @@ impl Cli {
             Command::Certificate(args) => certificate::run(args, out).await,
             Command::Verify(args) => verify::run(args, out),
             Command::Audit(args) => audit::run(args, out).await,
+            Command::Gc(args) => gc::run(args, out).await,
             Command::Rules(args) => rules::run(args, out).await,
             Command::Certs(args) => certs::run(args, out),
             Command::Keygen(args) => keygen::run(args, out),

@@ -20,6 +20,7 @@ const COMMANDS: &[&[&str]] = &[
     &["audit"],
     &["audit", "verify"],
     &["audit", "migrate"],
+    &["gc"],
     &["rules"],
     &["rules", "init"],
     &["rules", "accept"],

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_audit::AuditError;
+use quorate_audit::archive::{Archived, Horizon, archive_all};
 use quorate_consensus::NodeId;
 use rand::Rng as _;
 use tokio::time::timeout;
 
+use crate::clock::wall_ms;
 use crate::feed::{Feed, FeedError};
 use crate::seen::SeenAudit;
 
@@ -28,6 +30,9 @@ const PROLONG: Duration = Duration::from_millis(1500);
 const LEAST_PAUSE_MS: u64 = 500;
 const SPREAD_MS: u64 = 500;
 
+/// How often whoever has the lease archives.
+const ARCHIVE_EVERY: Duration = Duration::from_secs(3600);
+
 /// The pause after an error.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -43,18 +48,22 @@ pub(crate) async fn project(feed: Arc<Feed>, audit: Arc<SeenAudit>, own: NodeId)
         own,
         cursor: None,
         prolonged: None,
+        archived: None,
     };
     let mut away = false;
     loop {
         heads.borrow_and_update();
         match projector.step().await {
             Ok(Step::Projected) => {}
-            Ok(Step::UpToDate) => match timeout(PROLONG, heads.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return,
-                // Look at the store again: it may have been restored.
-                Err(_) => projector.cursor = None,
-            },
+            Ok(Step::UpToDate) => {
+                projector.archive().await;
+                match timeout(PROLONG, heads.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return,
+                    // Look at the store again: it may have been restored.
+                    Err(_) => projector.cursor = None,
+                }
+            }
             Ok(Step::Others) => {
                 projector.cursor = None;
                 let jitter = rand::rng().random_range(0..SPREAD_MS);
@@ -123,6 +132,8 @@ struct Projector {
     cursor: Option<u64>,
     /// When the lease was last taken or prolonged.
     prolonged: Option<Instant>,
+    /// When this node last archived.
+    archived: Option<Instant>,
 }
 
 impl Projector {
@@ -153,6 +164,23 @@ impl Projector {
                 Ok(Step::Others)
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Archives what is old, if that is due.
+    async fn archive(&mut self) {
+        if self.archived.is_some_and(|at| at.elapsed() < ARCHIVE_EVERY) {
+            return;
+        }
+        self.archived = Some(Instant::now());
+        match archive_all(self.audit.store(), Horizon::at(wall_ms())).await {
+            Ok(done) if done == Archived::default() => {}
+            Ok(Archived { submissions, votes }) => {
+                tracing::info!(submissions, votes, "audit.archived");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "alert.collection_failed: old rows were not archived");
+            }
         }
     }
 

@@ -1,12 +1,14 @@
-//! Compares the audit store of a node's configuration with the board's log, which is
+//! Opens the audit store of a node's configuration, and compares it with the board's log, which is
 //! repeated from the genesis on: what the log says is believed only so far as it is
 //! justified.
 
 use std::sync::Arc;
 
-use quorate_audit::Lineage;
 use quorate_audit::verify::{Report, VerifyError, verify};
+use quorate_audit::{AuditStore, Lineage};
+use quorate_consensus::Rules;
 use quorate_consensus::board::Board;
+use quorate_consensus::wire::BoardEntry;
 use quorate_coordinator::Coordinator;
 use quorate_crypto::CachedVerifier;
 
@@ -34,35 +36,58 @@ pub enum CheckError {
 /// # Errors
 /// [`CheckError`] when it cannot be told.
 pub async fn check_record(config: Config) -> Result<Report, CheckError> {
-    let opened = tokio::task::spawn_blocking(move || open(&config)).await;
-    let (mut log, audit, lineage) =
-        opened.map_err(|error| StartError::Runtime(error.to_string()))??;
+    let opened = blocking(move || {
+        let verifier = Arc::new(CachedVerifier::default());
+        let (genesis, lineage) = rules_of(&config, &verifier)?;
+        let coordinator = open_board(&config.storage, &genesis, &verifier)?;
+        let audit = open_audit(&config.storage, lineage.clone())?;
+        let log = Log {
+            board: Board::new(genesis),
+            feed: Feed::new(coordinator.clone()),
+            coordinator,
+            verifier,
+        };
+        Ok((log, audit, lineage))
+    });
+    let (mut log, audit, lineage) = opened.await?;
     let report = verify(audit.as_ref(), &lineage, async |after| {
         log.read(after).await
     });
     Ok(report.await?)
 }
 
-type Opened = (Log, Arc<dyn quorate_audit::AuditStore>, Lineage);
+/// Opens the audit store of a node's configuration; nodes may be running.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn open_record(config: Config) -> Result<Arc<dyn AuditStore>, StartError> {
+    blocking(move || {
+        let (_, lineage) = rules_of(&config, &CachedVerifier::default())?;
+        Ok(open_audit(&config.storage, lineage)?)
+    })
+    .await
+}
 
-fn open(config: &Config) -> Result<Opened, StartError> {
-    let verifier = Arc::new(CachedVerifier::default());
-    let (consensus, storage) = (&config.consensus, &config.storage);
-    let (chain, all) = read_rules(&consensus.rules_path, consensus.cluster_id, &verifier)?;
+async fn blocking<T: Send + 'static>(
+    open: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.unwrap_or_else(|error| Err(StartError::Runtime(error.to_string())))
+}
+
+/// The genesis, and the rules documents from it on.
+fn rules_of(
+    config: &Config,
+    verifier: &CachedVerifier,
+) -> Result<(Arc<Rules>, Lineage), StartError> {
+    let consensus = &config.consensus;
+    let (chain, all) = read_rules(&consensus.rules_path, consensus.cluster_id, verifier)?;
     let genesis = all.first().cloned().ok_or_else(|| StartError::Rules {
         path: consensus.rules_path.clone(),
         reason: "holds no rules document".to_owned(),
     })?;
     let lineage = Lineage::new(chain, all).unwrap_or_else(|| genesis.clone().into());
-    let coordinator = open_board(storage, &genesis, &verifier)?;
-    let audit = open_audit(storage, lineage.clone())?;
-    let log = Log {
-        board: Board::new(genesis),
-        feed: Feed::new(coordinator.clone()),
-        coordinator,
-        verifier,
-    };
-    Ok((log, audit, lineage))
+    Ok((genesis, lineage))
 }
 
 /// The board's log as this program derives it.
@@ -74,10 +99,7 @@ struct Log {
 }
 
 impl Log {
-    async fn read(
-        &mut self,
-        after: u64,
-    ) -> Result<Vec<quorate_consensus::wire::BoardEntry>, String> {
+    async fn read(&mut self, after: u64) -> Result<Vec<BoardEntry>, String> {
         if after >= self.board.revision() {
             self.go_on().await?;
         }

@@ -180,6 +180,39 @@ async fn a_row_that_was_edited_behind_the_nodes_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_running_node_archives_what_is_old() {
+    let database = Postgres::shared().database();
+    let mut cluster = cluster_on(&database);
+    let nodes = cluster.start_all().await;
+    let audit = cluster.audit();
+    for tx_id in ["old", "young"] {
+        vote_at(&cluster, 0..4, tx_id, 1).await;
+        confirmed(&*audit, tx_id).await;
+    }
+    shut_down(nodes).await;
+    database
+        .sql(
+            "UPDATE blockchain_submissions
+             SET confirmed_at = confirmed_at - interval '31 days' WHERE tx_id = 'old'",
+        )
+        .unwrap();
+    let node = cluster.start(0).await;
+    soon("the archive", async {
+        let sql = "SELECT tx_id FROM blockchain_submissions_archive";
+        while database.sql(sql).as_deref() != Ok("old\n") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let live = audit.submissions(None, 10).await.unwrap();
+    assert_eq!(live.len(), 1);
+    let old = TxId::new("old").unwrap();
+    assert!(audit.submission(&old).await.unwrap().is_some());
+    confirmed(&*audit, "old").await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_older_backup_is_found_out_and_projected_anew() {
     let server = Postgres::shared();
     let (database, backup) = (server.database(), server.database());

@@ -40,6 +40,7 @@ CREATE TABLE blockchain_submissions (
 CREATE INDEX blockchain_submissions_state ON blockchain_submissions (state);
 CREATE INDEX blockchain_submissions_nonce ON blockchain_submissions (nonce);
 CREATE INDEX blockchain_submissions_submitted_at ON blockchain_submissions (submitted_at);
+CREATE INDEX blockchain_submissions_confirmed_at ON blockchain_submissions (confirmed_at);
 
 CREATE TABLE blockchain_submissions_archive (
     tx_id TEXT COLLATE "C" PRIMARY KEY,
@@ -122,6 +123,22 @@ CREATE TABLE vote_history (
 CREATE INDEX vote_history_node_id ON vote_history (node_id);
 CREATE INDEX vote_history_peer_id ON vote_history (peer_id);
 CREATE INDEX vote_history_received_at ON vote_history (received_at);
+
+CREATE TABLE vote_history_archive (
+    tx_id TEXT COLLATE "C" NOT NULL,
+    node_id TEXT COLLATE "C" NOT NULL,
+    peer_id BYTEA,
+    public_key BYTEA,
+    value NUMERIC(20, 0),
+    data BYTEA,
+    abstained BOOLEAN NOT NULL,
+    late BOOLEAN NOT NULL,
+    expired BOOLEAN NOT NULL,
+    statement BYTEA NOT NULL,
+    signature BYTEA NOT NULL,
+    received_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (tx_id, node_id)
+);
 
 CREATE TABLE node_reputation (
     peer_id BYTEA PRIMARY KEY CHECK (length(peer_id) = 32),

@@ -16,6 +16,7 @@ use quorate_consensus::{NodeId, TxId};
 use quorate_engine::{AuditAnswer, AuditAsk};
 use tokio_postgres::error::SqlState;
 
+use crate::archive::{Archived, Horizon};
 use crate::change::Batch;
 use crate::lineage::Lineage;
 use crate::rows::{
@@ -25,6 +26,7 @@ use crate::rows::{
 use crate::seal::Head;
 use crate::store::{AuditError, AuditStore};
 
+mod archive;
 mod breaker;
 mod columns;
 mod link;
@@ -218,6 +220,16 @@ impl AuditStore for PostgresAudit {
     async fn project(&self, from: u64, entries: &[BoardEntry]) -> Result<u64, AuditError> {
         let batch = Batch::new(from, entries, &self.shared.lineage)?;
         self.run(async |client| write::project(client, from, batch).await)
+            .await
+    }
+
+    async fn archivable(&self, horizon: Horizon) -> Result<Archived, AuditError> {
+        self.run(async |client| archive::archivable(client, horizon).await)
+            .await
+    }
+
+    async fn archive(&self, horizon: Horizon, limit: u32) -> Result<Archived, AuditError> {
+        self.run(async |client| archive::archive(client, horizon, limit).await)
             .await
     }
 

@@ -384,7 +384,7 @@ async fn many<T>(
     rows.iter().map(read).collect()
 }
 
-fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T, AuditError> {
+pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T, AuditError> {
     row.try_get(column)
         .map_err(|error| corrupt(column, super::link::causes(&error)))
 }

@@ -109,7 +109,7 @@ pub(super) async fn answer(
 
 /// A transaction whose statements each see what was committed before them: so what is
 /// read after [`lock`] is what is there.
-async fn begin(client: &mut Client) -> Result<Transaction<'_>, AuditError> {
+pub(super) async fn begin(client: &mut Client) -> Result<Transaction<'_>, AuditError> {
     let level = tokio_postgres::IsolationLevel::ReadCommitted;
     let begun = client.build_transaction().isolation_level(level).start();
     begun.await.map_err(away)
@@ -121,7 +121,7 @@ const LOCK_CLASS: i32 = 0x5175_6f72;
 /// Keeps everybody else from the rows of these transactions, those too that are not
 /// there yet, until this one ends. In one order for all, so that nobody waits in a
 /// circle.
-async fn lock(all: &Transaction<'_>, tx_ids: &[&str]) -> Result<(), AuditError> {
+pub(super) async fn lock(all: &Transaction<'_>, tx_ids: &[&str]) -> Result<(), AuditError> {
     let number = |tx_id: &&str| {
         let [a, b, c, d, ..] = *blake3::hash(tx_id.as_bytes()).as_bytes();
         i32::from_be_bytes([a, b, c, d])

@@ -15,6 +15,7 @@ use quorate_engine::{AuditAnswer, AuditAsk};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::Mutex;
 
+use crate::archive::{Archived, Horizon};
 use crate::lineage::Lineage;
 use crate::rows::{
     AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
@@ -23,6 +24,7 @@ use crate::rows::{
 use crate::seal::Head;
 use crate::store::{AuditError, AuditStore};
 
+mod archive;
 mod columns;
 mod query;
 mod schema;
@@ -193,6 +195,16 @@ impl AuditStore for SqliteAudit {
             write::project(connection, &lineage, from, &entries, &told)
         })
         .await
+    }
+
+    async fn archivable(&self, horizon: Horizon) -> Result<Archived, AuditError> {
+        self.run(move |connection| archive::archivable(connection, horizon))
+            .await
+    }
+
+    async fn archive(&self, horizon: Horizon, limit: u32) -> Result<Archived, AuditError> {
+        self.run(move |connection| archive::archive(connection, horizon, limit))
+            .await
     }
 
     async fn submission(&self, tx_id: &TxId) -> Result<Option<SubmissionRow>, AuditError> {

@@ -200,8 +200,8 @@ CREATE TABLE decisions (
 ) STRICT;
 ";
 
-/// Seals the violations, those that are there already too; and the lease on the
-/// projection.
+/// Seals the violations, those that are there already too; adds the lease on the
+/// projection and the archive of votes.
 fn v2(step: &Transaction<'_>) -> Result<(), AuditError> {
     step.execute_batch(
         "CREATE TABLE projector_lease (
@@ -209,6 +209,23 @@ fn v2(step: &Transaction<'_>) -> Result<(), AuditError> {
              holder TEXT NOT NULL,
              until TEXT NOT NULL
          ) STRICT;
+         CREATE TABLE vote_history_archive (
+             tx_id TEXT NOT NULL,
+             node_id TEXT NOT NULL,
+             peer_id BLOB,
+             public_key BLOB,
+             value TEXT,
+             data BLOB,
+             abstained INTEGER NOT NULL,
+             late INTEGER NOT NULL,
+             expired INTEGER NOT NULL,
+             statement BLOB NOT NULL,
+             signature BLOB NOT NULL,
+             received_at TEXT NOT NULL,
+             PRIMARY KEY (tx_id, node_id)
+         ) STRICT;
+         CREATE INDEX blockchain_submissions_confirmed_at
+             ON blockchain_submissions (confirmed_at);
          ALTER TABLE audit_cursor ADD COLUMN violations INTEGER NOT NULL DEFAULT 0;
          ALTER TABLE audit_cursor ADD COLUMN violations_hash BLOB;
          ALTER TABLE byzantine_violations ADD COLUMN hash BLOB CHECK (length(hash) = 32);

@@ -135,7 +135,7 @@ pub(super) fn answer(
     Ok(answer)
 }
 
-fn immediate(connection: &mut Connection) -> Result<Transaction<'_>, AuditError> {
+pub(super) fn immediate(connection: &mut Connection) -> Result<Transaction<'_>, AuditError> {
     connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(away)

@@ -8,6 +8,7 @@ use quorate_consensus::Rules;
 
 use crate::store::{AuditError, AuditStore};
 
+mod archive;
 mod board;
 mod fences;
 mod projection;
@@ -45,4 +46,5 @@ pub async fn run_all(builder: &dyn Builder) {
     fences::run_all(builder).await;
     board::run_all(builder).await;
     tampering::run_all(builder).await;
+    archive::run_all(builder).await;
 }

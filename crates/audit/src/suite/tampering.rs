@@ -21,7 +21,7 @@ pub(super) async fn run_all(builder: &dyn Builder) {
     a_log_that_is_too_short_is_told(&*builder.place().await).await;
 }
 
-async fn check(store: &dyn AuditStore, script: &Script) -> Result<Report, VerifyError> {
+pub(super) async fn check(store: &dyn AuditStore, script: &Script) -> Result<Report, VerifyError> {
     let lineage = Lineage::from(Arc::clone(script.cluster.rules()));
     verify(store, &lineage, async |after| {
         let rest = script.after(after);

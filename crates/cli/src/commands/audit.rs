@@ -169,7 +169,7 @@ async fn migrate(args: MigrateArgs, out: Out) -> Outcome {
     Ok(())
 }
 
-fn of_store(error: &AuditError) -> Failure {
+pub(crate) fn of_store(error: &AuditError) -> Failure {
     match error {
         AuditError::Settings(_) => Failure::usage(error),
         AuditError::Unavailable(_) => Failure::new(Exit::Unavailable, error)
