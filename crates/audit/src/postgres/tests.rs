@@ -212,3 +212,59 @@ async fn settings_that_cannot_be_right_are_told_without_the_password() {
         assert!(!error.to_string().contains("sec"), "{url}: {error}");
     }
 }
+
+/// A CA of that name, and a certificate of its for a server on this machine.
+fn authority(name: &str) -> (rcgen::Certificate, rcgen::Certificate, rcgen::KeyPair) {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let common_name = rcgen::DnType::CommonName;
+    params.distinguished_name.push(common_name, name);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = params.self_signed(&key).unwrap();
+    let issuer = rcgen::Issuer::new(params, key);
+    let server_key = rcgen::KeyPair::generate().unwrap();
+    let server = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let server = server.signed_by(&server_key, &issuer).unwrap();
+    (ca, server, server_key)
+}
+
+#[tokio::test]
+async fn with_a_ca_only_its_servers_are_talked_to_and_by_tls_1_3() {
+    let server = Postgres::start(quorate_testkit::servers::Durability::Fast);
+    let database = server.database();
+    let directory = tempfile::tempdir().unwrap();
+    let (ca, certificate, key) = authority("right");
+    let (other, ..) = authority("other");
+    let options = |name: &str, ca: &rcgen::Certificate| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, ca.pem()).unwrap();
+        Options {
+            ca_path: Some(path),
+            ..Options::default()
+        }
+    };
+    let right = options("right.pem", &ca);
+    let refused = PostgresAudit::open(&database.url(), rules(), &right).await;
+    refused.err().expect("the server speaks no TLS");
+
+    server.use_tls(&certificate.pem(), &key.serialize_pem());
+    let store = PostgresAudit::open(&database.url(), rules(), &right).await;
+    let store = store.expect("it opens");
+    let sql = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let version = store.run(async |client| client.query_one(sql, &[]).await.map_err(away));
+    let version: String = version.await.unwrap().get(0);
+    assert_eq!(version, "TLSv1.3");
+    let wrong = options("other.pem", &other);
+    let refused = PostgresAudit::open(&database.url(), rules(), &wrong).await;
+    refused.err().expect("another CA's");
+    let by_name = database.url().replace("127.0.0.1", "localhost");
+    let refused = PostgresAudit::open(&by_name, rules(), &right).await;
+    refused.err().expect("another host's");
+    let nothing = Options {
+        ca_path: Some(directory.path().join("nothing.pem")),
+        ..Options::default()
+    };
+    let refused = PostgresAudit::open(&database.url(), rules(), &nothing).await;
+    let refused = refused.err().expect("no file").to_string();
+    assert!(refused.contains("nothing.pem"), "{refused}");
+}

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -67,6 +67,17 @@ impl Ground {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Writes a file here that only the server's user may read.
+    pub(super) fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let path = self.path.join(name);
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        match self.user {
+            Some(User { uid, gid }) => chown(&path, Some(uid), Some(gid)),
+            None => Ok(()),
+        }
     }
 
     /// A command that runs here, as the server's user.

@@ -180,6 +180,26 @@ impl Postgres {
         }
     }
 
+    /// Lets the server speak TLS too, with this certificate and key (PEM). Comes back
+    /// when it does.
+    pub fn use_tls(&self, certificate: &str, key: &str) {
+        let written = self
+            .ground
+            .write("data/server.crt", certificate)
+            .and_then(|()| self.ground.write("data/server.key", key));
+        written.unwrap_or_else(|error| panic!("{error}"));
+        for sql in ["ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"] {
+            let done = self.psql("postgres", sql);
+            done.unwrap_or_else(|error| panic!("{error}"));
+        }
+        // New sessions find it on when the server has read its settings again.
+        let begun = Instant::now();
+        while self.psql("postgres", "SHOW ssl").as_deref() != Ok("on\n") {
+            assert!(begun.elapsed() < PATIENCE, "no TLS:\n{}", self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Makes `to` what `from` is now: a backup, or one put back. Nobody may be connected
     /// to either.
     pub fn copy(&self, from: &Database, to: &Database) {
