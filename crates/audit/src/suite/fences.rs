@@ -21,6 +21,7 @@ pub(super) async fn run_all(builder: &dyn Builder) {
     a_reservation_made_anew_waits_for_the_log(&*builder.place().await).await;
     every_variant_is_kept(&*builder.place().await).await;
     attempts_only_grow(&*builder.place().await).await;
+    the_log_and_the_engine_may_write_at_once(&*builder.place().await).await;
 }
 
 async fn open(place: &dyn Place, script: &Script) -> Arc<dyn AuditStore> {
@@ -325,5 +326,53 @@ async fn attempts_only_grow(place: &dyn Place) {
         assert_eq!(store.ask(attempted(attempts)).await, AuditAnswer::Done);
         let row = store.submission(&a).await.unwrap().expect("a row");
         assert_eq!(row.attempts, shown);
+    }
+}
+
+/// Neither loses what the other wrote.
+async fn the_log_and_the_engine_may_write_at_once(place: &dyn Place) {
+    const COUNT: u64 = 60;
+    const ATTEMPTS: u32 = 4;
+    let mut script = Script::new();
+    let (store, other) = (open(place, &script).await, open(place, &script).await);
+    let value = number(1);
+    let tx_of = |i: u64| tx(&format!("t{i:02}"));
+    for i in 0..COUNT {
+        let reservation = script.reservation(&tx_of(i), &value, i);
+        script.reserved(&tx_of(i), &value, &reservation, false);
+    }
+    let prepared = Prepared {
+        tx_hash: vec![9; 32],
+        raw: vec![7; 10],
+    };
+    for i in 0..COUNT {
+        let (tx_id, reservation) = (tx_of(i), script.reservation(&tx_of(i), &value, i));
+        let asking = async {
+            let answer = ask_pending(&*other, &tx_id, &value, &reservation).await;
+            assert_eq!(answer, AuditAnswer::Done);
+            let variant = AuditAsk::Variant {
+                tx_id: tx_id.clone(),
+                nonce: i,
+                attempt: 0,
+                prepared: prepared.clone(),
+            };
+            assert_eq!(other.ask(variant).await, AuditAnswer::Done);
+            for attempts in 1..=ATTEMPTS {
+                let tx_id = tx_id.clone();
+                let asked = other.ask(AuditAsk::Attempted { tx_id, attempts });
+                assert_eq!(asked.await, AuditAnswer::Done);
+            }
+        };
+        let projecting = store.project(i, &script.after(i)[..1]);
+        let (projected, ()) = tokio::join!(projecting, asking);
+        assert_eq!(projected.expect("projected"), i + 1);
+    }
+    let pending = Some(SubmissionState::Pending);
+    let rows = store.submissions(pending, 1000).await.unwrap();
+    assert_eq!(rows.len() as u64, COUNT);
+    for row in rows {
+        let tx_id = &row.tx_id;
+        assert_eq!(row.attempts, ATTEMPTS, "{tx_id}");
+        assert_eq!(row.tx_hash, Some(vec![9; 32]), "{tx_id}");
     }
 }
