@@ -45,42 +45,68 @@ async fn log(handle: &Etcd) -> Vec<String> {
     entries.iter().map(digest).collect()
 }
 
+/// What is written last before the store is put back, and lost.
+#[derive(Clone, Copy, Debug)]
+enum Last {
+    Vote,
+    /// No record of the log: as a lock that ends, or a view that is put right.
+    View,
+}
+
 /// A node that was away while the store was put back, and while others wrote as much
 /// as was lost, so that the store's revision tells it nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_copy_is_noticed_by_who_was_away() {
-    let cluster = Cluster::new(5, 4);
-    for written in [1, 2, 5] {
-        let servers = block_in_place(|| servers::Etcd::of(1));
-        let proxy = Proxy::to(servers.port(0));
-        let away = open(&cluster, proxy.endpoint()).await;
-        let first = open(&cluster, servers.endpoint(0)).await;
-        vote(&cluster, &first, 0, "kept").await;
-        let backup = block_in_place(|| servers.snapshot());
-        vote(&cluster, &first, 1, "lost").await;
-        assert_eq!(away.head().await, Ok(2), "it has read what will be lost");
-        proxy.set(Way::Refuse);
-        drop(first);
+    for (last, written) in [
+        (Last::Vote, 1),
+        (Last::Vote, 2),
+        (Last::Vote, 5),
+        (Last::View, 1),
+        (Last::View, 3),
+    ] {
+        notices(last, written).await;
+    }
+}
 
-        block_in_place(|| servers.restore_older(&backup));
-        let next = open(&cluster, servers.endpoint(0)).await;
-        for other in 0..written {
-            vote(&cluster, &next, 2, &format!("other{other}")).await;
+async fn notices(last: Last, written: usize) {
+    let cluster = Cluster::new(5, 4);
+    let servers = block_in_place(|| servers::Etcd::of(1));
+    let proxy = Proxy::to(servers.port(0));
+    let away = open(&cluster, proxy.endpoint()).await;
+    let first = open(&cluster, servers.endpoint(0)).await;
+    vote(&cluster, &first, 0, "kept").await;
+    let backup = block_in_place(|| servers.snapshot());
+    match last {
+        Last::Vote => vote(&cluster, &first, 1, "lost").await,
+        Last::View => {
+            let client = etcd_client::Client::connect([servers.endpoint(0)], None).await;
+            let mut client = client.expect("it connects");
+            let put = client.put("/quorate/test/head", "", None).await;
+            put.expect("it is written");
         }
-        proxy.set(Way::Forward);
-        let mut findings = away.findings();
-        let begun = Instant::now();
-        loop {
-            let told = findings.try_recv();
-            if told.is_ok_and(|f| matches!(f.what, What::RolledBack { .. })) {
-                break;
-            }
-            let (believed, stored) = (log(&away).await, log(&next).await);
-            assert!(
-                begun.elapsed() < GUARD,
-                "{written} written meanwhile: one node believes {believed:?}, another {stored:?}"
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    away.head().await.expect("it has read what will be lost");
+    proxy.set(Way::Refuse);
+    drop(first);
+
+    block_in_place(|| servers.restore_older(&backup));
+    let next = open(&cluster, servers.endpoint(0)).await;
+    for other in 0..written {
+        vote(&cluster, &next, 2, &format!("other{other}")).await;
+    }
+    let mut findings = away.findings();
+    proxy.set(Way::Forward);
+    let begun = Instant::now();
+    loop {
+        let told = findings.try_recv();
+        if told.is_ok_and(|f| matches!(f.what, What::RolledBack { .. })) {
+            return;
         }
+        let (believed, stored) = (log(&away).await, log(&next).await);
+        assert!(
+            begun.elapsed() < GUARD,
+            "{last:?} lost, {written} written since: one node believes {believed:?}, another {stored:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -155,8 +155,10 @@ impl Reader {
             lonely = alone;
             planned.batch.steps.push((place, step));
         }
-        if !planned.batch.steps.is_empty() {
-            planned.batch.writes.push(Write::put(names::HEAD, ""));
+        let first = planned.batch.steps.first();
+        if let Some(ask) = first.and_then(|(place, _)| asks.get(*place)) {
+            let head = Write::put(names::HEAD, ask.id.to_string());
+            planned.batch.writes.push(head);
         }
         planned
     }

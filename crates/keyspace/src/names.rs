@@ -12,7 +12,8 @@ pub const LOG: &str = "log/";
 /// Every ban in force.
 pub const BANNED: &str = "banned/";
 /// Written by every transaction: who has read this key's last revision has read
-/// everything that was answered before.
+/// everything that was answered before. Its value, which no other transaction
+/// writes, tells two pasts apart that have the same revisions.
 pub const HEAD: &str = "head";
 /// t, for people.
 pub const THRESHOLD: &str = "config/threshold";

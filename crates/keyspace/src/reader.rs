@@ -128,6 +128,8 @@ pub struct Reader {
     entries: Vec<Arc<BoardEntry>>,
     /// The store's revision up to which everything was read.
     at: u64,
+    /// [`names::HEAD`] as it was then.
+    head: Option<KeyValue>,
     /// The revision of the first reading: what was deleted before is not known.
     since: u64,
     known: BTreeMap<Position, Known>,
@@ -153,6 +155,7 @@ impl Reader {
             verifier,
             entries: Vec::new(),
             at: 0,
+            head: None,
             since: 0,
             known: BTreeMap::new(),
             by_key: BTreeMap::new(),
@@ -191,25 +194,18 @@ impl Reader {
         self.by_key.contains_key(key)
     }
 
-    /// The last believed record: the key that it lies under. Whoever follows a store on
-    /// after a while looks first whether it is still there as of
-    /// [`Reader::revision`]: the store may be an older copy, in which others have
-    /// written as much as was lost.
-    pub fn tail(&self) -> Option<&str> {
-        self.known
-            .values()
-            .next_back()
-            .map(|known| known.key.as_str())
+    /// [`names::HEAD`] as it was at [`Reader::revision`]. Whoever follows a store on
+    /// after a while looks first what it says that this key was then: the store may be
+    /// an older copy, in which others have written as much as was lost.
+    pub fn head(&self) -> Option<&KeyValue> {
+        self.head.as_ref()
     }
 
-    /// Whether the store, which holds this under [`Reader::tail`], is the one that was
-    /// read.
-    pub fn is_same_store(&self, tail: Option<&KeyValue>) -> bool {
-        let Some(known) = self.known.values().next_back() else {
-            return true;
-        };
-        let record = tail.and_then(|kv| Some((kv, Record::decode(&kv.value)?)));
-        record.is_some_and(|(kv, record)| {
+    /// Whether this is the last believed record.
+    fn is_tail(&self, kv: &KeyValue) -> bool {
+        let known = self.known.values().next_back();
+        let both = known.and_then(|known| Some((known, Record::decode(&kv.value)?)));
+        both.is_some_and(|(known, record)| {
             record.id == known.id
                 && record.origin.unwrap_or(kv.mod_revision) == known.position.revision
         })
@@ -232,7 +228,7 @@ impl Reader {
         }
         // It may lie under another key by now: an expired ballot's votes make room.
         let mut records = all.iter().filter(|kv| Name::of(&kv.key) == Name::Record);
-        let has_tail = self.known.is_empty() || records.any(|kv| self.is_same_store(Some(kv)));
+        let has_tail = self.known.is_empty() || records.any(|kv| self.is_tail(kv));
         let unknown = all.iter().any(|kv| {
             kv.mod_revision <= self.at
                 && Name::of(&kv.key) == Name::Record
@@ -284,6 +280,7 @@ impl Reader {
             .filter(|kv| Name::of(&kv.key) != Name::Record)
             .cloned()
             .collect::<Vec<_>>();
+        self.head = views.iter().find(|kv| kv.key == names::HEAD).cloned();
         let first = self.at == 0;
         if first {
             self.since = revision;
@@ -328,6 +325,11 @@ impl Reader {
         let mut views = Vec::new();
         let mut deleted = Vec::new();
         for change in changes {
+            match &change {
+                Change::Put(kv) if kv.key == names::HEAD => self.head = Some(kv.clone()),
+                Change::Delete(key) if key == names::HEAD => self.head = None,
+                _ => {}
+            }
             match change {
                 Change::Put(kv) if Name::of(&kv.key) == Name::Record => puts.push(kv),
                 Change::Put(kv) => views.push(kv),

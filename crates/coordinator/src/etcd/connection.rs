@@ -275,20 +275,20 @@ impl Connection {
         Ok(leases)
     }
 
-    /// The revision at which any node wrote last, as of now.
+    /// Where the log ends, as of now.
     pub(super) async fn head(&self) -> Result<Head, StoreError> {
         let key = self.full(names::HEAD);
         let answer = self
             .run(|mut client| async move { client.get(key, None).await })
             .await?;
-        let written = answer
-            .kvs()
-            .first()
-            .map_or(0, |kv| unsigned(kv.mod_revision()));
+        let kv = answer.kvs().first();
         let store = answer
             .header()
             .map_or(0, |header| unsigned(header.revision()));
-        Ok(Head { written, store })
+        Ok(Head {
+            key: kv.and_then(|kv| translate::key_value(kv, &self.prefix)),
+            store,
+        })
     }
 
     /// A key as it was at a past revision.
@@ -398,8 +398,8 @@ pub(super) enum Past {
 
 /// Where the log ends.
 pub(super) struct Head {
-    /// The revision at which a node wrote last; 0 if none did.
-    pub(super) written: u64,
+    /// The key that every node's transaction writes, if there is one.
+    pub(super) key: Option<KeyValue>,
     /// The store's own revision.
     pub(super) store: u64,
 }

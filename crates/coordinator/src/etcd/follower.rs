@@ -97,21 +97,19 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// Follows one member until it fails, or must be read anew.
 async fn follow(shared: &Arc<Shared>, pause: &mut Duration) -> Result<(), StoreError> {
-    let (at, tail) = {
+    let (at, known) = {
         let reader = shared.reader();
-        (reader.revision(), reader.tail().map(str::to_owned))
+        (reader.revision(), reader.head().cloned())
     };
     let head = shared.connection.head().await?;
     if head.store < at {
         return read_all(shared).await;
     }
-    if let Some(tail) = tail {
-        match shared.connection.at(&tail, at).await? {
-            // Compacted away: what there is now tells whether this is the same store.
-            Past::Gone => return read_all(shared).await,
-            Past::Was(kv) if shared.reader().is_same_store(kv.as_ref()) => {}
-            Past::Was(_) => return older_copy(shared).await,
-        }
+    match shared.connection.at(names::HEAD, at).await? {
+        // Compacted away: what there is now tells whether this is the same store.
+        Past::Gone => return read_all(shared).await,
+        Past::Was(then) if then == known => {}
+        Past::Was(_) => return older_copy(shared).await,
     }
     let mut stream = shared.connection.watch(at + 1).await?;
     loop {

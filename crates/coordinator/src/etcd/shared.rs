@@ -200,19 +200,23 @@ impl Shared {
 
     async fn read_to_the_end(&self) -> Result<(), StoreError> {
         // Taken before the question: the follower reads on while it is answered.
-        let (at, is_empty) = {
+        let (at, known, is_empty) = {
             let reader = self.reader();
-            (reader.revision(), reader.board_is_empty())
+            let known = reader.head().cloned();
+            (reader.revision(), known, reader.board_is_empty())
         };
         let head = self.connection.head().await?;
-        if head.store < at {
-            // An older copy: the follower finds out and begins anew.
+        let written = head.key.as_ref().map_or(0, |kv| kv.mod_revision);
+        // Whatever was written up to `at` was read.
+        let other_past = head.key.is_some() && written <= at && head.key != known;
+        if head.store < at || other_past {
+            // An older copy: the follower finds out, and stops.
             self.anew.notify_one();
             let mut read = self.read.subscribe();
-            let older = read.wait_for(|at| *at <= head.store);
-            return older.await.map(drop).map_err(|_| StoreError::Closed);
+            let stopped = read.wait_for(|_| self.done_for.get().is_some());
+            return stopped.await.map(drop).map_err(|_| StoreError::Closed);
         }
-        let target = match head.written {
+        let target = match written {
             // Deleted by somebody: what was written before cannot be told from it.
             0 if !is_empty => self.connection.touch_head().await?,
             written => written,
