@@ -34,7 +34,7 @@ struct Prefix {
 impl Builder for Prefixes {
     async fn store(&self, rules: Arc<Rules>) -> Box<dyn Store> {
         // While the check runs on the new store, and only if it is not under way.
-        drop(self.trouble.try_send(()));
+        let _ = self.trouble.try_send(());
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         Box::new(Prefix {
             servers: Arc::clone(&self.servers),
