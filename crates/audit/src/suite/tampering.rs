@@ -121,6 +121,20 @@ async fn every_tampering_is_found(builder: &dyn Builder) {
             "UPDATE byzantine_violations SET evidence_json = '{}' WHERE id = 4",
             &[(Edited, violations, "4")],
         ),
+        // What only the seals show.
+        (
+            "UPDATE byzantine_violations SET peer_id = NULL WHERE id = 2",
+            &[(Edited, violations, "2")],
+        ),
+        (
+            "UPDATE byzantine_violations SET hash = (SELECT violations_hash FROM audit_cursor)
+             WHERE id = 2",
+            &[(Edited, violations, "2"), (Edited, violations, "3")],
+        ),
+        (
+            "UPDATE audit_cursor SET violations_hash = cluster_id",
+            &[(Edited, violations, "4")],
+        ),
         (
             "DELETE FROM byzantine_violations WHERE id = 2",
             &[(Removed, violations, "2")],
