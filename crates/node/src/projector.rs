@@ -153,14 +153,15 @@ impl Projector {
             return Ok(Step::UpToDate);
         }
         let entries: Vec<_> = entries.into_iter().map(Arc::unwrap_or_clone).collect();
+        let known = self.audit.known();
         match self.audit.store().project(from, &entries).await {
             Ok(reached) => {
-                self.audit.note(reached);
+                self.audit.note(reached, known);
                 self.cursor = Some(reached);
                 Ok(Step::Projected)
             }
             Err(AuditError::CursorMoved { found }) => {
-                self.audit.note(found);
+                self.audit.note(found, known);
                 Ok(Step::Others)
             }
             Err(error) => Err(error.into()),

@@ -72,28 +72,35 @@ impl SeenAudit {
 
     /// Where the store stands.
     pub(crate) async fn cursor(&self) -> Result<u64, AuditError> {
+        let known = self.known();
         let cursor = self.store.cursor().await?;
-        self.note(cursor);
+        self.note(cursor, known);
         Ok(cursor)
     }
 
-    /// Takes notice of where the store stands, and says so if it was further before.
-    pub(crate) fn note(&self, cursor: u64) {
+    /// The highest revision that the store was seen to have reached.
+    pub(crate) fn known(&self) -> u64 {
+        self.lock().revision
+    }
+
+    /// Takes notice of where the store stands, and says so if it was further before:
+    /// further than what was [`known`](Self::known) before it was asked, for others may
+    /// have seen it go on since.
+    pub(crate) fn note(&self, cursor: u64, known: u64) {
         let mut seen = self.lock();
         let before = seen.stands;
-        if cursor < seen.revision {
+        if cursor < known {
             seen.stands = Stands::Behind { at: cursor };
             if !matches!(before, Stands::Behind { .. }) {
                 self.counters.alerts.one();
-                let seen = seen.revision;
                 tracing::error!(
                     cursor,
-                    seen,
+                    seen = known,
                     "alert.store_rollback: the audit store is older than what this node has seen; it is projected anew, and submissions pause until then"
                 );
             }
         } else {
-            seen.revision = cursor;
+            seen.revision = seen.revision.max(cursor);
             seen.stands = Stands::Well;
             if matches!(before, Stands::Behind { .. }) {
                 tracing::warn!(
@@ -150,4 +157,72 @@ impl SeenAudit {
 
 fn locked(journal: &Mutex<Journal>) -> MutexGuard<'_, Journal> {
     journal.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_audit::SqliteAudit;
+    use quorate_consensus::NodeId;
+    use quorate_consensus::wire::BoardEntry;
+    use quorate_testkit::{Cluster, tx};
+
+    use super::*;
+
+    fn entry(revision: u64) -> BoardEntry {
+        BoardEntry {
+            revision,
+            ..BoardEntry::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_asked_of_a_store_that_is_older_than_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let cluster = Cluster::new(4, 3);
+        let rules = Arc::clone(cluster.rules());
+        let own = NodeId::new("node1").unwrap();
+        let mut journal = Journal::open(directory.path(), &own, &rules.cluster_id()).unwrap();
+        journal.keep_audit_seen(2).unwrap();
+        let journal = Arc::new(Mutex::new(journal));
+        let store = SqliteAudit::open(directory.path().join("audit.db"), rules).unwrap();
+        let counters = Arc::new(Counters::default());
+        let audit = SeenAudit::new(Arc::new(store), journal.clone(), counters.clone()).unwrap();
+
+        let ask = || audit.ask(AuditAsk::Variants { tx_id: tx("a") });
+        for _ in 0..2 {
+            let AuditAnswer::Unavailable(why) = ask().await else {
+                panic!("it was asked");
+            };
+            assert!(why.contains("STORE_ROLLBACK"), "{why}");
+            assert!(why.contains('2'), "{why}");
+        }
+        assert_eq!(counters.read().alerts, 1, "told once");
+
+        for revision in 1..=3 {
+            let reached = audit
+                .store()
+                .project(revision - 1, &[entry(revision)])
+                .await;
+            audit.note(reached.unwrap(), audit.known());
+            let answer = ask().await;
+            match revision {
+                1 => assert!(matches!(answer, AuditAnswer::Unavailable(_)), "{answer:?}"),
+                _ => assert_eq!(answer, AuditAnswer::Variants(Vec::new())),
+            }
+        }
+        assert_eq!(audit.cursor().await.unwrap(), 3);
+        assert_eq!(counters.read().alerts, 1);
+        audit.keep().await;
+        assert_eq!(locked(&journal).audit_seen().unwrap(), 3);
+        // While the node runs, it finds out by itself.
+        audit.note(1, audit.known());
+        assert!(matches!(ask().await, AuditAnswer::Unavailable(_)));
+        assert_eq!(counters.read().alerts, 2);
+        // A look from before the store went on is no rollback.
+        audit.note(3, 3);
+        audit.note(9, 3);
+        audit.note(3, 3);
+        assert_eq!(counters.read().alerts, 2);
+        assert_eq!(ask().await, AuditAnswer::Variants(Vec::new()));
+    }
 }

@@ -115,6 +115,9 @@ fn spawn(node: &NodeLayout) -> Outcome<Running> {
         .arg("--config")
         .arg(&config)
         .arg("--until-stdin-ends")
+        // A local cluster is not to write into the database of another.
+        .env_remove("POSTGRES_URL")
+        .env_remove("QUORATE_STORAGE_POSTGRES_URL")
         .stdin(Stdio::piped())
         .stdout(log.try_clone().map_err(cannot)?)
         .stderr(log)
