@@ -2,6 +2,7 @@
 
 use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 
 use super::away;
 use crate::lineage::Lineage;
@@ -105,18 +106,22 @@ pub(super) async fn grant(all: &Transaction<'_>, role: &str) -> Result<(), Audit
     all.batch_execute(&sql).await.map_err(away)
 }
 
-/// Binds the store to the cluster and gives every member its row.
+/// Binds the store to the cluster and gives every member its row. Writes only what is
+/// not there: whoever may only read can open a store that is in use.
 pub(super) async fn enrol(all: &Transaction<'_>, lineage: &Lineage) -> Result<(), AuditError> {
     let own = lineage.cluster_id();
-    let before = Head::before_all(own).hash;
-    let sql = "INSERT INTO audit_cursor (only_row, revision, cluster_id, violations,
-                   violations_hash)
-               VALUES (1, 0, $1, 0, $2) ON CONFLICT DO NOTHING";
-    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&&own.0[..], &&before[..]];
-    all.execute(sql, &params).await.map_err(away)?;
-    let sql = "SELECT cluster_id FROM audit_cursor";
-    let row = all.query_one(sql, &[]).await.map_err(away)?;
-    let found: &[u8] = row.get(0);
+    let cluster = "SELECT cluster_id FROM audit_cursor";
+    let mut row = all.query_opt(cluster, &[]).await.map_err(away)?;
+    if row.is_none() {
+        let before = Head::before_all(own).hash;
+        let sql = "INSERT INTO audit_cursor (only_row, revision, cluster_id, violations,
+                       violations_hash)
+                   VALUES (1, 0, $1, 0, $2) ON CONFLICT DO NOTHING";
+        let params: [&(dyn ToSql + Sync); 2] = [&&own.0[..], &&before[..]];
+        all.execute(sql, &params).await.map_err(away)?;
+        row = all.query_opt(cluster, &[]).await.map_err(away)?;
+    }
+    let found: &[u8] = row.as_ref().map_or(&[], |row| row.get(0));
     if found != own.as_bytes() {
         let found = hex::encode(found);
         return Err(AuditError::OtherCluster { found, own });
@@ -125,10 +130,15 @@ pub(super) async fn enrol(all: &Transaction<'_>, lineage: &Lineage) -> Result<()
         .members()
         .map(|member| (member.peer_id.0.to_vec(), member.node_id.as_str()))
         .unzip();
-    let sql = "INSERT INTO node_reputation (peer_id, node_id, reputation_score)
-               SELECT peer_id, node_id, 1 FROM unnest($1::bytea[], $2::text[])
-                   AS member (peer_id, node_id)
-               ON CONFLICT (peer_id) DO NOTHING";
-    all.execute(sql, &[&peers, &nodes]).await.map_err(away)?;
+    let missing = "SELECT EXISTS (SELECT unnest($1::bytea[]) EXCEPT
+                       SELECT peer_id FROM node_reputation)";
+    let row = all.query_one(missing, &[&peers]).await.map_err(away)?;
+    if row.get(0) {
+        let sql = "INSERT INTO node_reputation (peer_id, node_id, reputation_score)
+                   SELECT peer_id, node_id, 1 FROM unnest($1::bytea[], $2::text[])
+                       AS member (peer_id, node_id)
+                   ON CONFLICT (peer_id) DO NOTHING";
+        all.execute(sql, &[&peers, &nodes]).await.map_err(away)?;
+    }
     Ok(())
 }

@@ -155,6 +155,31 @@ async fn a_nodes_role_can_neither_change_nor_delete_a_violation() {
     run_all(&Roles(role)).await;
 }
 
+#[tokio::test]
+async fn whoever_may_only_read_can_read() {
+    let database = Postgres::shared().database();
+    open(&database.url(), rules()).await.expect("it opens");
+    let role = format!("auditor_{}", database.name());
+    let made = format!("CREATE ROLE {role} LOGIN; GRANT pg_read_all_data TO {role}");
+    database.sql(&made).unwrap();
+    let store = open(&database.url_as(&role), rules()).await;
+    let store = store.expect("it opens");
+    assert_eq!(store.cursor().await.unwrap(), 0);
+    assert!(
+        store
+            .violations(&Filter::default())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let ttl = Duration::from_secs(1);
+    let refused = store.lease(&NodeId::new("node1").unwrap(), ttl).await;
+    assert!(
+        matches!(refused, Err(AuditError::Refused(_))),
+        "{refused:?}"
+    );
+}
+
 /// A port where somebody takes connections and never says a word.
 fn silent_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
