@@ -39,8 +39,8 @@ cluster-down: ## End what `make cluster` started; what it stored stays (tools/cl
 test: ## Run every test of the workspace, and the nodes' on etcd and PostgreSQL too
 	@tools/setup test
 	cargo test --workspace --locked
-	QUORATE_TEST_BOARD=etcd QUORATE_TEST_AUDIT=postgres cargo test --locked -p quorate-node
-	QUORATE_TEST_AUDIT=postgres cargo test --locked -p quorate-node --test decide --test killed --test restart
+	QUORATE_TEST_BOARD=etcd QUORATE_TEST_AUDIT=postgres cargo test --workspace --locked \
+		--test decide --test killed --test restart --test streams --test roles
 
 # How long to hunt: seconds for `make hunt`, minutes for `make soak`.
 HUNT_SECONDS ?= 120

@@ -28,7 +28,7 @@ macro_rules! messages {
 }
 
 /// Every message with the generated code that reads and writes it.
-const MESSAGES: [(&str, Again); 96] = messages![
+const MESSAGES: [(&str, Again); 97] = messages![
     AbortProof,
     AbortProven,
     AbortStatement,
@@ -111,6 +111,7 @@ const MESSAGES: [(&str, Again); 96] = messages![
     StatePassed,
     StatusRequest,
     StatusResponse,
+    StoreRecord,
     Submission,
     SubmitRequest,
     SubmitResponse,
