@@ -354,9 +354,14 @@ impl Engine {
         let reject = match result {
             // The entry itself is what counts; it comes through the log.
             Ok(_) => return,
-            Err(why @ (ProposeError::Unavailable(_) | ProposeError::OlderStore { .. })) => {
+            Err(ProposeError::Unavailable(why)) => {
                 // The vote is tried again; the client hears that it is unknown.
-                let reject = unavailable("COORDINATOR_UNAVAILABLE", &why.to_string());
+                let reject = unavailable("COORDINATOR_UNAVAILABLE", &why);
+                self.reject_waiters(tx_id, &reject);
+                return;
+            }
+            Err(error @ ProposeError::OlderStore { .. }) => {
+                let reject = unavailable("COORDINATOR_UNAVAILABLE", &error.to_string());
                 self.reject_waiters(tx_id, &reject);
                 return;
             }
