@@ -8,7 +8,7 @@ use quorate_consensus::{NodeId, TxId};
 use crate::kv::{Guard, Step, Write};
 use crate::names::{self, Name};
 use crate::record::Record;
-use crate::view::{Says, counter, says};
+use crate::view::{Says, says};
 
 /// An expired ballot's vote that makes room: its key, and the record as it lies on.
 pub(crate) struct Moved {
@@ -44,7 +44,7 @@ pub(crate) fn step(
                 plan.guard(Guard::Unchanged(names::vote(&tx_id, &node_id), at));
             } else {
                 plan.record(names::vote(&tx_id, &node_id), value);
-                plan.write(Write::put(counter(&tx_id, &body.choice), ""));
+                plan.write(Write::put(names::count(&tx_id, &body.choice), ""));
             }
         }
         Op::Boot(op) => {

@@ -606,7 +606,7 @@ fn vote_counter(record: &Record) -> Option<String> {
         return None;
     };
     let (_, body) = parse::<VoteBody>(&op.vote.as_ref()?.statement).ok()?;
-    Some(view::counter(&tx_id, &body.choice))
+    Some(names::count(&tx_id, &body.choice))
 }
 
 fn removal(key: &str, mod_revision: u64) -> Step {

@@ -6,7 +6,7 @@ use prost::Message as _;
 use quorate_consensus::ballot::Ballot;
 use quorate_consensus::board::Board;
 use quorate_consensus::wire::BallotState;
-use quorate_consensus::{Choice, TxId, Value};
+use quorate_consensus::{TxId, Value};
 
 use crate::names::{self, Name, hex};
 
@@ -160,9 +160,4 @@ pub(crate) fn all(board: &Board) -> Vec<(String, Vec<u8>)> {
         _ => None,
     };
     names.into_iter().filter_map(value).collect()
-}
-
-/// The counter that a vote raises.
-pub(crate) fn counter(tx_id: &TxId, choice: &Choice) -> String {
-    names::count(tx_id, choice)
 }

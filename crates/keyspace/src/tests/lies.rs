@@ -44,7 +44,7 @@ fn after(world: &mut World, writes: &[Write]) -> Vec<What> {
     found.into_iter().map(|finding| finding.what).collect()
 }
 
-fn forged(world: &World, op: BoardOp, origin: Option<u64>) -> Vec<u8> {
+fn forged(op: BoardOp, origin: Option<u64>) -> Vec<u8> {
     let record = Record {
         id: OpId([9; 16]),
         op,
@@ -52,7 +52,6 @@ fn forged(world: &World, op: BoardOp, origin: Option<u64>) -> Vec<u8> {
         index: 0,
         origin,
     };
-    let _ = world;
     record.encode()
 }
 
@@ -78,7 +77,7 @@ fn a_forged_vote_is_removed_and_the_trustee_can_vote() {
     let mut vote = world.cluster.vote(1, &id("n"), number(1), NOW);
     vote.signature[0] ^= 1;
     let key = names::vote(&id("n"), &of(&world.cluster, 1));
-    let value = forged(&world, ops::record_vote(vote), None);
+    let value = forged(ops::record_vote(vote), None);
     let found = after(&mut world, &[Write::put(key.clone(), value)]);
     assert!(
         matches!(found.as_slice(), [What::Unjustified(_)]),
@@ -94,7 +93,7 @@ fn a_vote_under_another_trustees_key_is_removed() {
     let mut world = busy();
     let vote = world.cluster.vote(1, &id("n"), number(1), NOW);
     let key = names::vote(&id("n"), &of(&world.cluster, 2));
-    let value = forged(&world, ops::record_vote(vote), None);
+    let value = forged(ops::record_vote(vote), None);
     assert_eq!(
         after(&mut world, &[Write::put(key, value)]),
         [What::Misplaced]
@@ -115,7 +114,7 @@ fn a_move_without_its_votes_is_removed() {
     let vote = world.vote(0, "n", number(1));
     world.done(vote, NOW);
     let op = ops::advance(&id("n"), BallotState::ThresholdReached);
-    let value = forged(&world, op, None);
+    let value = forged(op, None);
     let key = names::operation(OpId([9; 16]));
     let found = after(&mut world, &[Write::put(key, value)]);
     assert!(
@@ -148,7 +147,7 @@ fn an_overwritten_vote_is_put_back() {
     let key = names::vote(&id("d"), &of(&world.cluster, 0));
     // A vote of the same trustee, properly signed: it has voted otherwise.
     let vote = world.cluster.vote(0, &id("d"), number(9), NOW);
-    let value = forged(&world, ops::record_vote(vote), None);
+    let value = forged(ops::record_vote(vote), None);
     assert_eq!(
         after(&mut world, &[Write::put(key, value)]),
         [What::Overwritten]
@@ -185,7 +184,7 @@ fn a_forged_reservation_gives_no_nonce_away() {
         .next_reservation(board.ballot(&id("d")).unwrap())
         .unwrap();
     reservation.nonce += 5;
-    let value = forged(&world, ops::reserve(&id("d"), reservation), None);
+    let value = forged(ops::reserve(&id("d"), reservation), None);
     let key = names::operation(OpId([9; 16]));
     let found = after(&mut world, &[Write::put(key, value)]);
     assert!(
@@ -227,7 +226,7 @@ fn a_record_that_claims_a_place_in_the_past_is_removed() {
     let vote = world.cluster.vote(3, &id("d"), number(7), NOW);
     let key = names::vote(&id("d"), &of(&world.cluster, 3));
     // After everybody first read: nobody can have missed it then.
-    let value = forged(&world, ops::record_vote(vote), Some(5));
+    let value = forged(ops::record_vote(vote), Some(5));
     assert_eq!(
         after(&mut world, &[Write::put(key, value)]),
         [What::Backdated]
