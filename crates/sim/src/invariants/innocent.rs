@@ -4,18 +4,27 @@
 //! Two policies hit honest trustees, and say so: an honest minority is banned where
 //! dissent is, and a trustee long absent where silence is. Such schedules tell themselves
 //! apart: honest clients asked for different values, or the policy bans for silence.
+//!
+//! A trustee that lost its disk while the store lost the board is reminded by nobody of
+//! what it signed (as in `guard`): it may be found voting twice.
+
+use std::collections::BTreeSet;
 
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{SilencePolicy, ViolationType};
 use quorate_consensus::{NodeId, TxId};
 use quorate_engine::{Alert, Effect};
 
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, honest_store};
+use crate::plan::Disk;
 use crate::world::World;
 
 /// No honest trustee looks guilty.
 #[derive(Default)]
-pub(super) struct Innocent;
+pub(super) struct Innocent {
+    /// Members that lost what they had written.
+    forgetful: BTreeSet<usize>,
+}
 
 impl Invariant for Innocent {
     fn name(&self) -> &'static str {
@@ -24,6 +33,13 @@ impl Invariant for Innocent {
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {
         match what {
+            Happening::Died {
+                place,
+                disk: Disk::Lost | Disk::Restored,
+            } => {
+                self.forgetful.insert(world.places()[*place].member());
+                Ok(())
+            }
             Happening::Entry { entry, .. } => {
                 for event in &entry.events {
                     let (name, kind, banned) = match &event.event {
@@ -36,7 +52,10 @@ impl Invariant for Innocent {
                     let Ok(node_id) = NodeId::new(name) else {
                         continue;
                     };
-                    if world.is_liar_id(&node_id) {
+                    let member = world.cluster().index(&node_id);
+                    let forgot = member.is_some_and(|member| self.forgetful.contains(&member));
+                    let twice = kind == ViolationType::DoubleVoting;
+                    if world.is_liar_id(&node_id) || (twice && forgot && !honest_store(world)) {
                         continue;
                     }
                     judge(world, &event.tx_id, kind, banned).map_err(|why| {
