@@ -304,10 +304,7 @@ impl Reader {
                         what: What::Vanished,
                     });
                 }
-                taken.mending.push(Step {
-                    guards: vec![Guard::Absent(key.clone())],
-                    writes: vec![Write::put(key, value)],
-                });
+                taken.mending.push(written_anew(key, value));
             }
         }
         self.at = revision;
@@ -360,10 +357,7 @@ impl Reader {
                             key: key.clone(),
                             what: What::Vanished,
                         });
-                        taken.mending.push(Step {
-                            guards: vec![Guard::Absent(key.clone())],
-                            writes: vec![Write::put(key, value)],
-                        });
+                        taken.mending.push(written_anew(key, value));
                     }
                 }
             }
@@ -556,10 +550,7 @@ impl Reader {
         });
         let position = self.by_key.get(key).copied();
         if let Some(value) = position.and_then(|position| self.put_back(position)) {
-            taken.mending.push(Step {
-                guards: vec![Guard::Absent(key.into())],
-                writes: vec![Write::put(key, value)],
-            });
+            taken.mending.push(written_anew(key.into(), value));
         }
     }
 
@@ -607,6 +598,14 @@ fn vote_counter(record: &Record) -> Option<String> {
     };
     let (_, body) = parse::<VoteBody>(&op.vote.as_ref()?.statement).ok()?;
     Some(names::count(&tx_id, &body.choice))
+}
+
+/// Writes a key that is not there.
+fn written_anew(key: String, value: Vec<u8>) -> Step {
+    Step {
+        guards: vec![Guard::Absent(key.clone())],
+        writes: vec![Write::put(key, value)],
+    }
 }
 
 fn removal(key: &str, mod_revision: u64) -> Step {
