@@ -131,6 +131,10 @@ async fn follow(shared: &Arc<Shared>, pause: &mut Duration) -> Result<(), StoreE
         }
         *pause = PAUSE.0;
         let mending = take(shared, &answer);
+        if shared.done_for().is_some() {
+            // Whose reading is not whole must put nothing right.
+            return Ok(());
+        }
         mend(shared, mending).await;
     }
 }

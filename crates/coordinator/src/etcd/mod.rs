@@ -172,6 +172,8 @@ impl Drop for Etcd {
         for task in &self.tasks {
             task.abort();
         }
+        // What was on its way does not wait for the follower for ever.
+        self.shared.close();
     }
 }
 

@@ -35,8 +35,9 @@ pub(super) struct Shared {
     /// The log's head.
     head: watch::Sender<u64>,
     findings: broadcast::Sender<Finding>,
-    /// Set for good when the store turned out to be another than the one that was read.
-    /// An engine has followed what was read, so only a new start can read another.
+    /// Set for good when the store turned out to be another than the one that was read
+    /// (an engine has followed what was read, so only a new start can read another), or
+    /// when the handle is dropped.
     done_for: OnceLock<StoreError>,
     /// Tells the follower to begin anew with another member.
     pub(super) anew: Notify,
@@ -107,7 +108,13 @@ impl Shared {
         let _ = self.done_for.set(StoreError::Older { head });
     }
 
-    /// Why nothing more is shown or taken, if the store is another one than was read.
+    /// The handle is gone: whoever still waits for what would be read hears of it.
+    pub(super) fn close(&self) {
+        let _ = self.done_for.set(StoreError::Closed);
+    }
+
+    /// Why nothing more is shown or taken: the store is another one than was read, or
+    /// nobody reads any more.
     pub(super) fn done_for(&self) -> Option<StoreError> {
         self.done_for.get().cloned()
     }
@@ -161,6 +168,10 @@ impl Shared {
     pub(super) async fn read_to(&self, revision: u64) -> Result<(), StoreError> {
         let mut read = self.read.subscribe();
         loop {
+            // Then the follower has stopped, and nothing more is read.
+            if let Some(error) = self.done_for() {
+                return Err(error);
+            }
             match tokio::time::timeout(PATIENCE, read.wait_for(|at| *at >= revision)).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(_)) => return Err(StoreError::Closed),
@@ -180,6 +191,9 @@ impl Shared {
         let read = async {
             let mut pause = PAUSE.0;
             while let Err(error) = self.read_to_the_end().await {
+                if self.done_for().is_some() {
+                    break;
+                }
                 if error == StoreError::Closed {
                     return Err(error);
                 }
