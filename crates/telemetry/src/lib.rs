@@ -3,7 +3,9 @@
 //! Export comes with a collector; names and ids are the same then.
 
 mod log;
+mod stage;
 pub mod trace;
 
 pub use log::{Format, InitError, LogSettings, init};
+pub use stage::Stage;
 pub use trace::{TraceContext, TraceId};
