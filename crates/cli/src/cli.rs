@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, certificate, certs, completions, config, demo, dev, gc, keygen, list, rules, run, sim,
-    status, test_byzantine, verify, version, vote, watch,
+    audit, certificate, certs, completions, config, demo, dev, gc, keygen, list, reconcile, rules,
+    run, sim, status, test_byzantine, verify, version, vote, watch,
 };
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::Out;
@@ -48,6 +48,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Audit(audit::AuditArgs),
     Gc(gc::GcArgs),
+    Reconcile(reconcile::ReconcileArgs),
     Rules(rules::RulesArgs),
     Certs(certs::CertsArgs),
     Keygen(keygen::KeygenArgs),
@@ -73,6 +74,7 @@ impl Cli {
             Command::Verify(args) => verify::run(args, out),
             Command::Audit(args) => audit::run(args, out).await,
             Command::Gc(args) => gc::run(args, out).await,
+            Command::Reconcile(args) => reconcile::run(args, out).await,
             Command::Rules(args) => rules::run(args, out).await,
             Command::Certs(args) => certs::run(args, out),
             Command::Keygen(args) => keygen::run(args, out),

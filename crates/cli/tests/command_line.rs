@@ -21,6 +21,7 @@ const COMMANDS: &[&[&str]] = &[
     &["audit", "verify"],
     &["audit", "migrate"],
     &["gc"],
+    &["reconcile"],
     &["rules"],
     &["rules", "init"],
     &["rules", "accept"],

@@ -105,6 +105,11 @@ pub enum Event {
         /// Names the stream.
         stream: StreamId,
     },
+    /// The store shows another entry than this node has believed in an earlier life.
+    Rewritten {
+        /// The entry's revision.
+        revision: u64,
+    },
     /// Answer to [`Effect::Sign`].
     Signed {
         /// Names the question.

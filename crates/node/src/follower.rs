@@ -1,11 +1,14 @@
 //! Feeds the engine the board's log, strictly in order, with the signatures in it
-//! verified beforehand.
+//! verified beforehand, and held against what this node believed in earlier lives.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_consensus::wire::BoardEntry;
 use quorate_coordinator::Coordinator;
+use quorate_engine::Event;
 
+use crate::kept::Kept;
 use crate::mailbox::{Gone, Mailbox, Message};
 use crate::prewarm::Prewarmer;
 
@@ -23,11 +26,14 @@ pub(crate) async fn follow(
     coordinator: Arc<dyn Coordinator>,
     prewarmer: Prewarmer,
     mailbox: Mailbox,
+    kept: Arc<Kept>,
 ) {
     let mut changes = coordinator.watch();
     // The engine's mirror of the board begins empty with each start.
     let mut after = 0;
     let mut away = false;
+    // What is kept after that is what this life believes.
+    let mut known = kept.last();
     loop {
         changes.borrow_and_update();
         let entries = match coordinator.entries(after, CHUNK).await {
@@ -51,6 +57,23 @@ pub(crate) async fn follow(
             }
             continue;
         };
+        if after < known {
+            match first_other(&kept, &entries).await {
+                Ok(None) => {}
+                Ok(Some(revision)) => {
+                    kept.freeze();
+                    known = 0;
+                    if mailbox.event(Event::Rewritten { revision }).await.is_err() {
+                        return;
+                    }
+                }
+                Err(why) => {
+                    // As with the journal: a node that cannot remember stops.
+                    let _ = mailbox.send(Message::Fatal(why)).await;
+                    return;
+                }
+            }
+        }
         let entries = prewarmer.entries(entries).await;
         match mailbox.ask(|fed| Message::Entries(entries, fed)).await {
             Ok(stands) => {
@@ -67,4 +90,12 @@ pub(crate) async fn follow(
             Err(Gone) => return,
         }
     }
+}
+
+/// The first of these entries that is not as it was believed.
+async fn first_other(kept: &Arc<Kept>, entries: &[BoardEntry]) -> Result<Option<u64>, String> {
+    let (kept, entries) = (Arc::clone(kept), entries.to_vec());
+    let compared = tokio::task::spawn_blocking(move || kept.first_other(&entries)).await;
+    let compared = compared.map_err(|error| error.to_string())?;
+    compared.map_err(|error| format!("the kept log: {error}"))
 }

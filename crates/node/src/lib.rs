@@ -4,7 +4,8 @@
 //! Reading order: [`config`] and [`parts`] are what a node is made from, [`lifecycle`]
 //! starts and ends it, `driver` is the loop around the engine, [`exchange`] the streams
 //! between nodes, `service` what clients call, [`status`] the table of errors,
-//! [`journal`] what must never be forgotten.
+//! [`journal`] what must never be forgotten, `kept` what was believed, and
+//! [`mod@reconcile`] how a board that lost some of it gets it back.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::panic, clippy::expect_used)
@@ -19,11 +20,13 @@ mod faults;
 mod feed;
 mod follower;
 pub mod journal;
+mod kept;
 pub mod lifecycle;
 mod mailbox;
 pub mod parts;
 mod prewarm;
 mod projector;
+pub mod reconcile;
 pub mod record;
 mod seen;
 mod server;

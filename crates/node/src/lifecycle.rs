@@ -25,6 +25,7 @@ use crate::exchange::{Admission, Sessions, dial_forever};
 use crate::feed::Feed;
 use crate::follower;
 use crate::journal::Journal;
+use crate::kept::{Kept, keep};
 use crate::mailbox::{Mailbox, Message};
 use crate::parts::{Parts, StartError};
 use crate::prewarm::Prewarmer;
@@ -63,9 +64,10 @@ impl Node {
         let opened = tokio::task::spawn_blocking(move || {
             let journal = Journal::open(&dir, &own, &cluster_id)?;
             let durable = journal.durable()?;
-            Ok::<_, StartError>((journal, durable))
+            let kept = Kept::open(&dir)?;
+            Ok::<_, StartError>((journal, durable, kept))
         });
-        let (journal, durable) = opened.await.map_err(|e| runtime_failed(&e))??;
+        let (journal, durable, kept) = opened.await.map_err(|e| runtime_failed(&e))??;
         let config = EngineConfig {
             node_id: node_id.clone(),
             rules_chain: parts.rules_chain.clone(),
@@ -90,7 +92,7 @@ impl Node {
         runtime.spawn(async move {
             // Whoever started it may have gone; then the handle is dropped, and with
             // it this runtime.
-            let _ = ready.send(assemble(parts, engine, journal, life).await);
+            let _ = ready.send(assemble(parts, engine, (journal, kept), life).await);
         });
         let running = started.await;
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Threads::Running(runtime);
@@ -193,6 +195,8 @@ struct Running {
     counters: Arc<Counters>,
     doors: Arc<quorate_tls::Counters>,
     registry: Registry,
+    feed: Arc<Feed>,
+    kept: Arc<Kept>,
     stopping: CancellationToken,
     ending: CancellationToken,
     /// The driver has ended as it was asked to.
@@ -205,7 +209,7 @@ struct Running {
 async fn assemble(
     parts: Parts,
     engine: Engine,
-    journal: Journal,
+    (journal, kept): (Journal, Kept),
     life: Life,
 ) -> Result<Running, StartError> {
     let rules = parts.rules()?.clone();
@@ -226,6 +230,7 @@ async fn assemble(
     })?;
 
     let journal = Arc::new(Mutex::new(journal));
+    let kept = Arc::new(kept);
     let audit = look_at(parts.audit, &journal, &counters).await?;
 
     let (beat, pulse) = watch::channel(Pulse::default());
@@ -292,8 +297,10 @@ async fn assemble(
         parts.coordinator.clone(),
         prewarmer,
         mailbox.clone(),
+        kept.clone(),
     ));
-    tokio::spawn(projector::project(feed, audit, parts.node_id));
+    tokio::spawn(keep(feed.clone(), kept.clone()));
+    tokio::spawn(projector::project(feed.clone(), audit, parts.node_id));
     for peer in parts.peers {
         let (tls, registry) = (parts.tls.client(), registry.clone());
         tokio::spawn(dial_forever(sessions.clone(), tls, registry, peer));
@@ -306,6 +313,8 @@ async fn assemble(
         counters,
         doors,
         registry,
+        feed,
+        kept,
         stopping,
         ending,
         drained,
@@ -476,6 +485,9 @@ impl NodeHandle {
             let _ = running.mailbox.send(Message::Stop).await;
             running.drained.cancelled().await;
             running.served.cancelled().await;
+            // What this node has seen can then be put back from here.
+            let head = *running.feed.heads().borrow();
+            running.kept.reaches(head).await;
         };
         if tokio::time::timeout(FAREWELL_TIME, farewell).await.is_err() {
             tracing::debug!(open = running.registry.len(), "node.connections_cut");

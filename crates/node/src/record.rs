@@ -41,12 +41,7 @@ pub async fn check_record(config: Config) -> Result<Report, CheckError> {
         let (genesis, lineage) = rules_of(&config, &verifier)?;
         let coordinator = open_board(&config.storage, &genesis, &verifier)?;
         let audit = open_audit(&config.storage, lineage.clone())?;
-        let log = Log {
-            board: Board::new(genesis),
-            feed: Feed::new(coordinator.clone()),
-            coordinator,
-            verifier,
-        };
+        let log = Log::new(genesis, coordinator, verifier);
         Ok((log, audit, lineage))
     });
     let (mut log, audit, lineage) = opened.await?;
@@ -68,7 +63,7 @@ pub async fn open_record(config: Config) -> Result<Arc<dyn AuditStore>, StartErr
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     open: impl FnOnce() -> Result<T, StartError> + Send + 'static,
 ) -> Result<T, StartError> {
     let opened = tokio::task::spawn_blocking(open).await;
@@ -76,7 +71,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// The genesis, and the rules documents from it on.
-fn rules_of(
+pub(crate) fn rules_of(
     config: &Config,
     verifier: &CachedVerifier,
 ) -> Result<(Arc<Rules>, Lineage), StartError> {
@@ -91,7 +86,7 @@ fn rules_of(
 }
 
 /// The board's log as this program derives it.
-struct Log {
+pub(crate) struct Log {
     board: Board,
     feed: Feed,
     coordinator: Arc<dyn Coordinator>,
@@ -99,7 +94,21 @@ struct Log {
 }
 
 impl Log {
-    async fn read(&mut self, after: u64) -> Result<Vec<BoardEntry>, String> {
+    pub(crate) fn new(
+        genesis: Arc<Rules>,
+        coordinator: Arc<dyn Coordinator>,
+        verifier: Arc<CachedVerifier>,
+    ) -> Self {
+        Self {
+            board: Board::new(genesis),
+            feed: Feed::new(coordinator.clone()),
+            coordinator,
+            verifier,
+        }
+    }
+
+    /// Some believed entries after a revision; none at the log's end.
+    pub(crate) async fn read(&mut self, after: u64) -> Result<Vec<BoardEntry>, String> {
         if after >= self.board.revision() {
             self.go_on().await?;
         }

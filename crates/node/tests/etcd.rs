@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use common::{Cluster, ballot_in, banned, connected, in_etcd, number, soon, vote_at};
 use quorate_consensus::wire::BallotState;
+use quorate_node::reconcile::{Options, reconcile};
 use quorate_node::{NodeHandle, Parts, StartError};
 use quorate_testkit::servers::Etcd;
 use quorate_testkit::servers::etcd::EtcdOptions;
@@ -121,7 +122,7 @@ async fn by_tls_and_with_a_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_put_back_to_an_older_copy_stops_signing() {
+async fn a_store_put_back_to_an_older_copy_stops_signing_until_it_is_reconciled() {
     let etcd = Arc::new(apart(|| Etcd::of(1)).await);
     let mut cluster = Cluster::new(3, 2);
     cluster.etcd = Some(in_etcd(&etcd));
@@ -148,6 +149,24 @@ async fn a_store_put_back_to_an_older_copy_stops_signing() {
         })
         .await;
         ballot_in(node, "lost", &[BallotState::Confirmed]).await;
+    }
+    shut_down(nodes).await;
+
+    for i in 0..3 {
+        let done = reconcile(cluster.config(i), Options::default()).await;
+        let done = done.unwrap();
+        assert!(done.is_whole() && done.may_sign, "{done:?}");
+        // The first puts all back, whatever it has seen of it; its neighbours the rest.
+        assert_eq!(done.lost.is_empty(), done.found >= done.kept);
+        assert!(i > 0 || !done.lost.is_empty());
+        assert!(done.reserved.iter().all(|reserved| reserved.fits));
+    }
+    let nodes = cluster.start_all().await;
+    vote_at(&cluster, 0..3, "after", 1).await;
+    for node in &nodes {
+        for tx_id in ["kept", "lost", "after"] {
+            ballot_in(node, tx_id, &[BallotState::Confirmed]).await;
+        }
     }
     shut_down(nodes).await;
 }

@@ -11,6 +11,7 @@ pub(crate) mod dev;
 pub(crate) mod gc;
 pub(crate) mod keygen;
 pub(crate) mod list;
+pub(crate) mod reconcile;
 pub(crate) mod rules;
 pub(crate) mod run;
 pub(crate) mod sim;

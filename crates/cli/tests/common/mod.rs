@@ -121,6 +121,8 @@ impl Dev {
     /// Starts it and waits until all nodes are in service.
     pub(crate) fn start(home: &Home, args: &[&str]) -> Self {
         let ready = home.path().join("ready.json");
+        // Of an earlier one.
+        let _ = std::fs::remove_file(&ready);
         let log = std::fs::File::create(home.path().join("dev.log")).expect("a log");
         let child = home
             .command()

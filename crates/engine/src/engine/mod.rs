@@ -247,6 +247,7 @@ impl Engine {
             Event::Signed { ticket, result } => self.signed(now, ticket, result),
             Event::Proposed { ticket, result } => self.proposed(now, ticket, result),
             Event::Entries { entries } => self.entries(now, entries),
+            Event::Rewritten { revision } => self.rewritten(revision),
             Event::Head { ticket, result } => self.head(now, ticket, result),
             Event::Found { ticket, entry } => self.found(now, ticket, entry),
             Event::Chain { ticket, answer } => self.chain_answered(now, ticket, answer),

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | head < seen | the store is older than what this node has seen | STORE_ROLLBACK, signs nothing, its boot neither |
 //! | board's generation < acknowledged | the same | the same |
+//! | an entry is another than was believed | the same, and others wrote on | the same |
 //! | board's generation > journal's | journal lost or restored | quarantine: signs nothing for vote timeout + 4 × skew, then adopts |
 //! | else | a plain restart | no wait |
 
@@ -238,6 +239,15 @@ impl Engine {
         self.stop_for_rollback(format!(
             "the board ends at revision {head}, but this node has believed revision {believed}"
         ));
+    }
+
+    /// The store shows another history than this node has believed before.
+    pub(super) fn rewritten(&mut self, revision: u64) {
+        if !matches!(self.signing, Signing::Stopped(_)) {
+            self.stop_for_rollback(format!(
+                "the board's entry {revision} is not the one that this node has believed"
+            ));
+        }
     }
 
     pub(super) fn stop_for_rollback(&mut self, detail: String) {

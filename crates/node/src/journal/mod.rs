@@ -205,6 +205,33 @@ impl Journal {
         Ok(())
     }
 
+    /// The trustee whose journal this is.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub(crate) fn owner(&self) -> Result<NodeId, JournalError> {
+        let owner: String = self
+            .connection
+            .query_row("SELECT node_id FROM owner", [], |row| row.get(0))?;
+        NodeId::new(&owner).map_err(|error| JournalError::Corrupt(error.to_string()))
+    }
+
+    /// Forgets that the board was further than this: what an operator who has compared
+    /// everything asks for. Guards and verdicts stay.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub(crate) fn accept(&mut self, revision: u64, acknowledged: u64) -> Result<(), JournalError> {
+        let transaction = self.connection.transaction()?;
+        transaction.execute("UPDATE seen SET revision = ?1", params![to_sql(revision)?])?;
+        transaction.execute(
+            "UPDATE generation SET acknowledged = min(acknowledged, ?1)",
+            params![to_sql(acknowledged)?],
+        )?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     /// What is kept about one transaction.
     ///
     /// # Errors
@@ -306,11 +333,11 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), JournalEr
     }
 }
 
-fn to_sql(number: u64) -> Result<i64, JournalError> {
+pub(crate) fn to_sql(number: u64) -> Result<i64, JournalError> {
     i64::try_from(number).map_err(|_| JournalError::Corrupt(format!("{number} is too large")))
 }
 
-fn from_sql(what: &str, number: i64) -> Result<u64, JournalError> {
+pub(crate) fn from_sql(what: &str, number: i64) -> Result<u64, JournalError> {
     u64::try_from(number).map_err(|_| JournalError::Corrupt(format!("{what} is negative")))
 }
 

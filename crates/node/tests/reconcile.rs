@@ -1,0 +1,223 @@
+//! A board put back to an older copy under nodes that know better, and `reconcile`.
+
+mod common;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::*;
+use quorate_chain::{Chain as _, Ledger, LedgerOptions};
+use quorate_consensus::Value;
+use quorate_consensus::wire::{BallotState, BoardOp, RecordVoteOp, board_op::Op};
+use quorate_coordinator::{Coordinator as _, Embedded};
+use quorate_crypto::CachedVerifier;
+use quorate_node::reconcile::{Fate, Options, ReconcileError, Reconciliation, reconcile};
+use quorate_node::{NodeHandle, StartError};
+use rusqlite::Connection;
+
+const DRY_RUN: Options = Options {
+    dry_run: true,
+    accept_loss: false,
+};
+const ACCEPT_LOSS: Options = Options {
+    dry_run: false,
+    accept_loss: true,
+};
+
+/// These tests copy the board's file.
+fn with_a_file(n: usize, t: u32) -> Cluster {
+    let mut cluster = Cluster::new(n, t);
+    cluster.etcd = None;
+    cluster
+}
+
+async fn decided(cluster: &Cluster, nodes: &[NodeHandle], tx_id: &str) {
+    vote_at(cluster, 0..nodes.len(), tx_id, 1).await;
+    for node in nodes {
+        ballot_in(node, tx_id, &[BallotState::Confirmed]).await;
+    }
+}
+
+async fn shut_down(nodes: Vec<NodeHandle>) {
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+/// Waits until the last handle on the board is closed: SQLite then removes its
+/// write-ahead log, and the board is one file.
+async fn board_of(cluster: &Cluster) -> PathBuf {
+    let log = cluster.shared().join("board.db-wal");
+    let closed = async {
+        while log.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("the board is closed", closed).await;
+    cluster.shared().join("board.db")
+}
+
+async fn reconciled(cluster: &Cluster, i: usize, options: Options) -> Reconciliation {
+    reconcile(cluster.config(i), options).await.unwrap()
+}
+
+async fn is_stopped(node: &NodeHandle) -> bool {
+    let stopped = |engine: &quorate_engine::Engine| engine.is_stopped().then_some(());
+    soon("the node stops", node.until(stopped)).await.is_some()
+}
+
+async fn payments(cluster: &Cluster) -> u64 {
+    let options = LedgerOptions::for_target(cluster.rules.chain(), None);
+    let ledger = Ledger::open(cluster.shared().join("ledger.db"), options).unwrap();
+    let blocks = ledger.recent_blocks(1000).await.unwrap();
+    blocks.iter().map(|b| b.transactions.len() as u64).sum()
+}
+
+/// The board as a store whose nodes have confirmed "kept" and "lost" shows it after it
+/// was put back to where it had only the first.
+async fn with_an_older_board() -> Cluster {
+    let mut cluster = with_a_file(3, 2);
+    let nodes = cluster.start_all().await;
+    decided(&cluster, &nodes, "kept").await;
+    // Within one start: the nodes' generations show nothing.
+    let backup = cluster.shared().join("backup");
+    let board = Connection::open(cluster.shared().join("board.db")).unwrap();
+    board
+        .execute("VACUUM INTO ?1", [backup.to_str().unwrap()])
+        .unwrap();
+    drop(board);
+    decided(&cluster, &nodes, "lost").await;
+    shut_down(nodes).await;
+    std::fs::copy(&backup, board_of(&cluster).await).unwrap();
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_copy_lost_is_put_back_and_nothing_is_paid_twice() {
+    let mut cluster = with_an_older_board().await;
+    let node = cluster.start(0).await;
+    assert!(is_stopped(&node).await);
+    let running = reconcile(cluster.config(0), Options::default()).await;
+    let Err(ReconcileError::Open(StartError::Journal(error))) = running else {
+        panic!("{running:?}");
+    };
+    assert!(error.to_string().contains("another process"), "{error}");
+    node.shutdown().await;
+
+    let told = reconciled(&cluster, 0, DRY_RUN).await;
+    assert_eq!((told.same, told.others), (told.found, 0));
+    assert_eq!(told.lost.len() as u64, told.kept - told.found);
+    assert!(told.lost.iter().all(|lost| lost.fate == Fate::PutBack));
+    assert!(told.lost.iter().any(|lost| lost.what == "reserve for lost"));
+    let told_again = reconciled(&cluster, 0, DRY_RUN).await;
+    assert_eq!(told_again, told, "it changed nothing");
+
+    let done = reconciled(&cluster, 0, Options::default()).await;
+    assert_eq!((done.found, done.lost.len()), (told.found, told.lost.len()));
+    assert!(done.lost.iter().all(|lost| lost.fate == Fate::PutBack));
+    assert!(done.is_whole() && done.may_sign, "{done:?}");
+    assert!(done.audit.is_ok() && done.audit_findings.is_empty());
+    assert_eq!(done.unexplained, None);
+    assert!(done.reserved.iter().all(|reserved| reserved.fits));
+    assert_eq!(done.reserved.len(), 2);
+
+    let again = reconciled(&cluster, 1, Options::default()).await;
+    // It was shut down later, and may have seen a little more.
+    assert!(again.found == done.kept && again.is_whole() && again.may_sign);
+    let thrice = reconciled(&cluster, 0, Options::default()).await;
+    assert_eq!((thrice.lost.len(), thrice.may_sign), (0, true));
+
+    let nodes = cluster.start_all().await;
+    for node in &nodes {
+        ballot_in(node, "lost", &[BallotState::Confirmed]).await;
+    }
+    decided(&cluster, &nodes, "after").await;
+    shut_down(nodes).await;
+    assert_eq!(payments(&cluster).await, 3);
+}
+
+/// Votes of the third trustee on the board, by a handle that knows nothing of the loss.
+async fn write_on(cluster: &Cluster, votes: impl IntoIterator<Item = (String, u64)>) {
+    let verifier = Arc::new(CachedVerifier::default());
+    let path = cluster.shared().join("board.db");
+    let board = Embedded::open(path, Arc::new(cluster.rules.clone()), verifier).unwrap();
+    for (tx_id, number) in votes {
+        let vote = cluster.vote(2, &tx_id, Value::Number(number), now_ms());
+        let op = BoardOp {
+            op: Some(Op::RecordVote(RecordVoteOp {
+                vote: Some(vote),
+                only_first: false,
+            })),
+        };
+        board.propose(op, now_ms()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_history_is_found_at_the_start_though_it_is_longer() {
+    let mut cluster = with_an_older_board().await;
+    // More than was lost: the log's end alone shows nothing.
+    write_on(&cluster, (0..60).map(|i| (format!("other{i}"), 1))).await;
+    let node = cluster.start(0).await;
+    assert!(is_stopped(&node).await);
+    node.shutdown().await;
+
+    let done = reconciled(&cluster, 0, Options::default()).await;
+    assert!(done.others >= 60 && done.found > done.seen, "{done:?}");
+    assert!(done.conflicts.is_empty() && done.may_sign, "{done:?}");
+    let again = reconciled(&cluster, 0, Options::default()).await;
+    assert_eq!((again.others, again.lost.len()), (0, 0));
+
+    let node = cluster.start(0).await;
+    connected(&node, 0).await;
+    ballot_in(&node, "lost", &[BallotState::Confirmed]).await;
+    assert_eq!(node.look(|engine| engine.is_stopped()).await, Some(false));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_contradicts_what_was_believed_is_for_people_to_accept() {
+    let mut cluster = with_an_older_board().await;
+    // With the vote that was lost it makes two choices of one trustee.
+    write_on(&cluster, [("lost".to_owned(), 9)]).await;
+    for options in [DRY_RUN, Options::default(), Options::default()] {
+        let done = reconciled(&cluster, 0, options).await;
+        let [conflict] = &*done.conflicts else {
+            panic!("{done:?}");
+        };
+        assert!(
+            conflict.starts_with("nonce 1 was reserved for lost"),
+            "{conflict}"
+        );
+        assert!(!done.may_sign);
+    }
+    let node = cluster.start(0).await;
+    assert!(is_stopped(&node).await);
+    node.shutdown().await;
+    let accepted = reconciled(&cluster, 0, ACCEPT_LOSS).await;
+    assert!(
+        accepted.may_sign && accepted.unexplained.is_some(),
+        "{accepted:?}"
+    );
+    let node = cluster.start(0).await;
+    connected(&node, 0).await;
+    assert_eq!(node.look(|engine| engine.is_stopped()).await, Some(false));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_its_own_copy_says_what_it_cannot_put_back() {
+    let cluster = with_an_older_board().await;
+    for name in ["log.db", "log.db-wal", "log.db-shm"] {
+        let _ = std::fs::remove_file(cluster.home(0).join("data").join(name));
+    }
+    let told = reconciled(&cluster, 0, Options::default()).await;
+    assert_eq!((told.kept, told.lost.len()), (0, 0));
+    assert!(told.seen > told.found && !told.is_whole() && !told.may_sign);
+    // Another node's copy has it all.
+    let other = reconciled(&cluster, 1, Options::default()).await;
+    assert!(other.may_sign && !other.lost.is_empty());
+    let now = reconciled(&cluster, 0, Options::default()).await;
+    assert!(now.may_sign, "{now:?}");
+}
