@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use quorate_consensus::ClusterId;
 use quorate_consensus::wire::{BoardEntry, BoardOp};
 use quorate_engine::{ProposeError, Proposed};
+use tokio::sync::broadcast;
 
 /// Why a store could not be read or opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +74,16 @@ impl From<StoreError> for ProposeError {
     }
 }
 
+/// What somebody did to the store that no node does, found and, where that can be, put
+/// right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tampering {
+    /// Where in the store.
+    pub key: String,
+    /// What was found there and what was done about it, for people; names the key.
+    pub detail: String,
+}
+
 /// Puts operations on the board into one order.
 ///
 /// Every handle on one store, in whichever process, sees the same entries in the
@@ -109,6 +120,13 @@ pub trait Coordinator: Send + Sync + 'static {
     /// Do not keep what `borrow` gives: it stops the backend.
     fn watch(&self) -> tokio::sync::watch::Receiver<u64>;
 
+    /// What is found out about the store's tampering, from the opening on for who asks
+    /// first. None for a backend that nobody else can write to without being found by
+    /// the entries themselves. Who is slow misses the oldest.
+    fn tampering(&self) -> Option<broadcast::Receiver<Tampering>> {
+        None
+    }
+
     /// The backend's name as the configuration knows it.
     fn backend(&self) -> &'static str;
 }
@@ -129,6 +147,10 @@ impl<C: Coordinator + ?Sized> Coordinator for Arc<C> {
 
     fn watch(&self) -> tokio::sync::watch::Receiver<u64> {
         (**self).watch()
+    }
+
+    fn tampering(&self) -> Option<broadcast::Receiver<Tampering>> {
+        (**self).tampering()
     }
 
     fn backend(&self) -> &'static str {

@@ -171,7 +171,8 @@ pub enum Alert {
         /// For people.
         detail: String,
     },
-    /// An entry of the store's log that the pure board refuses.
+    /// An entry of the store's log that the pure board refuses, or something else in the
+    /// store that no node writes.
     StoreTampering {
         /// For people.
         detail: String,

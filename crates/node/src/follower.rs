@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::wire::BoardEntry;
-use quorate_coordinator::Coordinator;
-use quorate_engine::Event;
+use quorate_coordinator::{Coordinator, Tampering};
+use quorate_engine::{Alert, Event};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::kept::Kept;
 use crate::mailbox::{Gone, Mailbox, Message};
@@ -98,4 +100,19 @@ async fn first_other(kept: &Arc<Kept>, entries: &[BoardEntry]) -> Result<Option<
     let compared = tokio::task::spawn_blocking(move || kept.first_other(&entries)).await;
     let compared = compared.map_err(|error| error.to_string())?;
     compared.map_err(|error| format!("the kept log: {error}"))
+}
+
+/// Raises an alert for whatever somebody did to the store, until the driver is gone.
+pub(crate) async fn watch_tampering(mut found: broadcast::Receiver<Tampering>, mailbox: Mailbox) {
+    loop {
+        let detail = match found.recv().await {
+            Ok(tampering) => tampering.detail,
+            Err(RecvError::Lagged(missed)) => format!("{missed} more findings in the store"),
+            Err(RecvError::Closed) => return,
+        };
+        let alert = Alert::StoreTampering { detail };
+        if mailbox.send(Message::Alert(alert)).await.is_err() {
+            return;
+        }
+    }
 }

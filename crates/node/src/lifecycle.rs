@@ -299,6 +299,9 @@ async fn assemble(
         mailbox.clone(),
         kept.clone(),
     ));
+    if let Some(found) = parts.coordinator.tampering() {
+        tokio::spawn(follower::watch_tampering(found, mailbox.clone()));
+    }
     tokio::spawn(keep(feed.clone(), kept.clone()));
     tokio::spawn(projector::project(feed.clone(), audit, parts.node_id));
     for peer in parts.peers {

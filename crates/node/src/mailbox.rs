@@ -2,7 +2,7 @@
 
 use quorate_consensus::NodeId;
 use quorate_consensus::wire::BoardEntry;
-use quorate_engine::{Answer, Engine, Event, Now, Reject, RequestId, StreamId, Submit};
+use quorate_engine::{Alert, Answer, Engine, Event, Now, Reject, RequestId, StreamId, Submit};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
@@ -41,6 +41,8 @@ pub(crate) enum Message {
     StreamUp(Box<StreamUp>),
     /// The next entries; answered with the revision that the engine stands at then.
     Entries(Vec<BoardEntry>, oneshot::Sender<u64>),
+    /// Something that an operator must hear of and that the engine does not see.
+    Alert(Alert),
     /// A look at the engine.
     Look(Look),
     /// Say goodbye on all streams.

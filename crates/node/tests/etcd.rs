@@ -81,6 +81,49 @@ async fn a_dissenter_is_banned_on_every_node() {
     shut_down(nodes).await;
 }
 
+/// Waits until a node has raised more alerts than before.
+async fn alerted(node: &NodeHandle, before: u64) {
+    soon("an alert", async {
+        while node.counts().alerts <= before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_writes_past_all_nodes_is_told_by_each_and_believed_by_none() {
+    let mut cluster = Cluster::new(3, 2);
+    let etcd = apart(Etcd::shared).await;
+    let prefix = etcd.fresh_prefix();
+    cluster.etcd = Some(format!(
+        "coordinator = \"etcd\"\netcd_endpoints = {:?}\netcd_prefix = {prefix:?}",
+        etcd.endpoints()
+    ));
+    let nodes = cluster.start_all().await;
+    let before: Vec<_> = nodes.iter().map(|node| node.counts().alerts).collect();
+    let forged = format!("{}/banned/{}", prefix.trim_end_matches('/'), cluster.ids[0]);
+    let key = forged.clone();
+    apart(move || etcd.put(&key, b"because I say so")).await;
+    for (node, before) in nodes.iter().zip(before) {
+        alerted(node, before).await;
+    }
+    vote_at(&cluster, 0..3, "tx", 1).await;
+    for node in &nodes {
+        ballot_in(node, "tx", &[BallotState::Confirmed]).await;
+    }
+    shut_down(nodes).await;
+
+    // Nobody is there to mend it: whoever starts first finds it before it serves.
+    apart(move || etcd.put(&forged, b"still")).await;
+    let node = cluster.start(1).await;
+    alerted(&node, 0).await;
+    let own = cluster.ids[0].clone();
+    let is_banned = node.look(move |engine| engine.board().is_banned(&own));
+    assert_eq!(is_banned.await, Some(false));
+    node.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn by_tls_and_with_a_user() {
     let secured = EtcdOptions {
@@ -155,9 +198,9 @@ async fn a_store_put_back_to_an_older_copy_stops_signing_until_it_is_reconciled(
     for i in 0..3 {
         let done = reconcile(cluster.config(i), Options::default()).await;
         let done = done.unwrap();
-        assert!(done.is_whole() && done.may_sign, "{done:?}");
-        // The first puts all back, whatever it has seen of it; its neighbours the rest.
-        assert_eq!(done.lost.is_empty(), done.found >= done.kept);
+        // A client's vote may have come onto the older copy before its node looked; then
+        // what was lost comes behind it.
+        assert!(done.may_sign && done.conflicts.is_empty(), "{done:?}");
         assert!(i > 0 || !done.lost.is_empty());
         assert!(done.reserved.iter().all(|reserved| reserved.fits));
     }

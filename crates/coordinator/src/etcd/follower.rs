@@ -38,7 +38,10 @@ pub(super) async fn first_reading(
                 if taken.findings.is_empty() || readings == READINGS {
                     break taken;
                 }
-                tracing::error!(findings = taken.findings.len(), "etcd.tampered-while-read");
+                taken
+                    .findings
+                    .iter()
+                    .for_each(|finding| shared.tell(finding));
                 mend(shared, taken.mending).await;
             }
             Err(error) if begun.elapsed() >= patience => return Err(error),

@@ -20,7 +20,7 @@ use quorate_keyspace::{Finding, OpId};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::api::{Coordinator, StoreError};
+use crate::api::{Coordinator, StoreError, Tampering};
 
 mod connection;
 mod follower;
@@ -218,6 +218,10 @@ impl Coordinator for Etcd {
 
     fn watch(&self) -> watch::Receiver<u64> {
         self.shared.heads()
+    }
+
+    fn tampering(&self) -> Option<broadcast::Receiver<Tampering>> {
+        Some(self.shared.tampering())
     }
 
     fn backend(&self) -> &'static str {

@@ -10,7 +10,7 @@ use quorate_keyspace::{Finding, KeyValue, OpId, Reader, Reply, Step, Taken, What
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use super::connection::Connection;
-use crate::api::StoreError;
+use crate::api::{StoreError, Tampering};
 
 /// How long to wait for the follower before another member is asked.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,6 +35,9 @@ pub(super) struct Shared {
     /// The log's head.
     head: watch::Sender<u64>,
     findings: broadcast::Sender<Finding>,
+    tampering: broadcast::Sender<Tampering>,
+    /// What was found before anybody could ask.
+    tampering_at_first: Mutex<Option<broadcast::Receiver<Tampering>>>,
     /// Set for good when the store turned out to be another than the one that was read
     /// (an engine has followed what was read, so only a new start can read another), or
     /// when the handle is dropped.
@@ -59,6 +62,7 @@ impl Shared {
         patience: Duration,
     ) -> Self {
         let reader = Reader::new(Arc::clone(&rules), Arc::clone(&verifier));
+        let (tampering, at_first) = broadcast::channel(FINDINGS);
         Self {
             connection,
             rules,
@@ -69,6 +73,8 @@ impl Shared {
             read: watch::Sender::new(0),
             head: watch::Sender::new(0),
             findings: broadcast::Sender::new(FINDINGS),
+            tampering,
+            tampering_at_first: Mutex::new(Some(at_first)),
             done_for: OnceLock::new(),
             anew: Notify::new(),
         }
@@ -126,13 +132,13 @@ impl Shared {
             (reader.revision(), reader.board().revision())
         };
         for finding in taken.findings {
-            tracing::error!(%finding, "alert.store_tampering");
+            self.tell(&finding);
             if finding.what == What::Incomplete {
                 let why = format!("STORE_TAMPERING: {finding}: start this node again");
                 // A second such finding says nothing more.
                 let _ = self.done_for.set(StoreError::Unavailable(why));
             }
-            // Without a receiver the log alone hears of it.
+            // Without a receiver nobody hears of it here.
             drop(self.findings.send(finding));
         }
         if !taken.replies.is_empty() {
@@ -147,6 +153,25 @@ impl Shared {
             .send_if_modified(|known| std::mem::replace(known, head) != head);
         self.read.send_replace(read);
         taken.mending
+    }
+
+    /// Tells whoever asks for [`Coordinator::tampering`](crate::Coordinator::tampering).
+    pub(super) fn tell(&self, finding: &Finding) {
+        tracing::debug!(%finding, "etcd.finding");
+        // An older copy is the engine's to find and to tell.
+        if !matches!(finding.what, What::RolledBack { .. }) {
+            // Without a receiver it is in the log only.
+            drop(self.tampering.send(Tampering {
+                key: finding.key.clone(),
+                detail: finding.to_string(),
+            }));
+        }
+    }
+
+    pub(super) fn tampering(&self) -> broadcast::Receiver<Tampering> {
+        let at_first = self.tampering_at_first.lock();
+        let at_first = at_first.unwrap_or_else(PoisonError::into_inner).take();
+        at_first.unwrap_or_else(|| self.tampering.subscribe())
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<OpId, oneshot::Sender<Reply>>> {
