@@ -4,15 +4,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use quorate_chain::Chain;
 use quorate_consensus::statement::KeyRole;
-use quorate_consensus::wire::{BoardEntry, Goodbye, GoodbyeReason, board_event};
+use quorate_consensus::wire::{BoardEntry, Goodbye, GoodbyeReason, board_event, board_op};
 use quorate_coordinator::Coordinator;
 use quorate_crypto::SigningKey;
 use quorate_engine::{
     Alert, Answer, Effect, Engine, Event, Now, Record, Reject, RequestId, StreamId,
 };
+use quorate_telemetry::{Stage, StageSink};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument as _, Span};
 
@@ -38,6 +40,8 @@ pub(crate) struct Ports {
     pub(crate) feed: Arc<Feed>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) counters: Arc<Counters>,
+    /// Told how long each stage took.
+    pub(crate) stages: Arc<dyn StageSink>,
     pub(crate) faults: Faults,
 }
 
@@ -318,8 +322,20 @@ impl Driver {
             }
             Effect::Propose { ticket, op, now_ms } => {
                 let coordinator = self.ports.coordinator.clone();
+                let stage = match &op.op {
+                    Some(board_op::Op::RecordVote(_)) => Some(Stage::Store),
+                    Some(board_op::Op::Lease(_) | board_op::Op::Reserve(_)) => {
+                        Some(Stage::SubmissionLock)
+                    }
+                    _ => None,
+                };
+                let stages = self.ports.stages.clone();
                 self.ask(span, async move {
+                    let began = Instant::now();
                     let result = coordinator.propose(op, now_ms).await;
+                    if let Some(stage) = stage {
+                        stages.passed(stage, began.elapsed());
+                    }
                     Event::Proposed { ticket, result }
                 });
             }

@@ -243,6 +243,8 @@ async fn assemble(
         feed: feed.clone(),
         admission: admission.clone(),
         counters: counters.clone(),
+        // The place of the histogram of stages.
+        stages: Arc::new(()),
         faults: parts.faults,
     };
     let channel = (mailbox.clone(), inbox);

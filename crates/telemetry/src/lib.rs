@@ -7,5 +7,5 @@ mod stage;
 pub mod trace;
 
 pub use log::{Format, InitError, LogSettings, init};
-pub use stage::Stage;
+pub use stage::{Stage, StageSink};
 pub use trace::{TraceContext, TraceId};

@@ -71,6 +71,18 @@ impl Stage {
     }
 }
 
+/// Takes how long the stages take: the histogram of a node. Called on the node's main
+/// loop, whether traces are exported or not, so it must neither wait nor lock for long.
+pub trait StageSink: Send + Sync {
+    /// A stage was passed, after this long.
+    fn passed(&self, stage: Stage, took: Duration);
+}
+
+/// Nobody wants to know.
+impl StageSink for () {
+    fn passed(&self, _stage: Stage, _took: Duration) {}
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
