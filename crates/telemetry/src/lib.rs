@@ -1,11 +1,15 @@
 //! Logs and traces: how a process starts to write its log, and the W3C trace context
-//! that lets every trustee's node join the trace of one transaction without asking.
-//! Export comes with a collector; names and ids are the same then.
+//! that lets every trustee's node join the trace of one transaction without asking,
+//! finished spans, and their way to a collector.
 
 mod log;
+pub mod otlp;
+pub mod span;
 mod stage;
 pub mod trace;
 
 pub use log::{Format, InitError, LogSettings, init};
+pub use otlp::{ExportCounts, Exporter, Pace, Resource};
+pub use span::{Span, SpanIds};
 pub use stage::{Stage, StageSink};
-pub use trace::{TraceContext, TraceId};
+pub use trace::{SpanId, TraceContext, TraceId};

@@ -58,6 +58,22 @@ impl TraceId {
     pub fn of(cluster_id: &ClusterId, tx_id: &TxId) -> Self {
         Self(first(&derive("quorate 1 trace id", cluster_id, tx_id)))
     }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// Whether a trace is among the sampled `ratio` (0 to 1), by its id alone: the same
+    /// on every node, and in every program that samples by the ratio of trace ids as
+    /// OpenTelemetry's libraries do (the last 63 bits below ratio × 2^63).
+    pub fn is_sampled(&self, ratio: f64) -> bool {
+        let mut last = [0; 8];
+        last.copy_from_slice(&self.0[8..]);
+        let bits = u64::from_be_bytes(last) >> 1;
+        let bound = ratio.clamp(0.0, 1.0) * (1u64 << 63) as f64;
+        ratio >= 1.0 || (bits as f64) < bound
+    }
 }
 
 impl SpanId {
@@ -65,6 +81,27 @@ impl SpanId {
     /// everything can hang under it before it is exported.
     pub fn decision(cluster_id: &ClusterId, tx_id: &TxId) -> Self {
         Self(first(&derive("quorate 1 decision span", cluster_id, tx_id)))
+    }
+
+    /// The span `decision.closed` of a transaction's end number `round`: one that is
+    /// undone by the chain ends again.
+    pub fn closed(cluster_id: &ClusterId, tx_id: &TxId, round: u64) -> Self {
+        let purpose = "quorate 1 decision closed span";
+        let mut digest = derive(purpose, cluster_id, tx_id);
+        for (byte, of_round) in digest.iter_mut().zip(round.to_be_bytes()) {
+            *byte ^= of_round;
+        }
+        Self(first(&digest))
+    }
+
+    /// None when all are zero.
+    pub fn from_bytes(bytes: [u8; 8]) -> Option<Self> {
+        (bytes != [0; 8]).then_some(Self(bytes))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
     }
 }
 
@@ -175,6 +212,22 @@ mod tests {
         assert_eq!(
             context(7, "tx_001").to_string(),
             "00-ae7be5deb22ec4e606c3facf93c99286-66573f3ff61f5b55-01"
+        );
+    }
+
+    #[test]
+    fn a_ratio_samples_that_share_of_traces_and_the_same_everywhere() {
+        let ids: Vec<_> = (0..10_000)
+            .map(|i| context(1, &format!("tx{i}")).trace_id)
+            .collect();
+        let share = |ratio: f64| ids.iter().filter(|id| id.is_sampled(ratio)).count();
+        assert_eq!((share(0.0), share(1.0)), (0, 10_000));
+        assert!((50..200).contains(&share(0.01)), "{}", share(0.01));
+        assert!((4_500..5_500).contains(&share(0.5)), "{}", share(0.5));
+        // Whoever is among the few is among the many.
+        assert!(
+            ids.iter()
+                .all(|id| !id.is_sampled(0.01) || id.is_sampled(0.02))
         );
     }
 

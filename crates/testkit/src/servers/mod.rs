@@ -4,12 +4,14 @@
 //! skipped has shown nothing.
 
 mod certificates;
+mod collector;
 pub mod etcd;
 mod ground;
 mod postgres;
 mod proxy;
 
 pub use certificates::{Certificates, Issued};
+pub use collector::{Collector, Received};
 pub use etcd::Etcd;
 pub use postgres::{Database, Durability, Postgres};
 pub use proxy::{Proxy, Way};
