@@ -177,7 +177,7 @@ impl World {
             acts,
         };
         self.operate(Op::GiveUp(op));
-        let ballot = self.store.views[0].board.ballot(&tx_id);
+        let ballot = self.store.views[0].board().ballot(&tx_id);
         let given_up = ballot.filter(|ballot| ballot.given_up);
         if let Some(reservation) = given_up.and_then(|ballot| ballot.reservation.clone()) {
             self.cancellations.push(reservation.nonce);
@@ -196,7 +196,7 @@ impl World {
     /// t operators lift a ban, and pardon what it was for.
     pub(super) fn unban(&mut self, node: usize) {
         let node_id = self.cluster.node_id(node);
-        let member = self.store.views[0].board.member(&node_id);
+        let member = self.store.views[0].board().member(&node_id);
         let Some(ban) = member.and_then(|member| member.ban.clone()) else {
             return;
         };
@@ -215,7 +215,7 @@ impl World {
         subject: &str,
         pardoned: &[[u8; 32]],
     ) -> Vec<SignedStatement> {
-        let board = &self.store.views[0].board;
+        let board = self.store.views[0].board();
         // Banned members' acts count for lifting a ban, not for giving up.
         let may = |node_id: &NodeId| kind == OperatorActKind::Unban || !board.is_banned(node_id);
         (0..self.cluster.n())
@@ -228,11 +228,9 @@ impl World {
             .collect()
     }
 
-    /// An operator's own hand on the store. What the board refuses is of no effect.
+    /// An operator's own hand on the board.
     pub(super) fn operate(&mut self, op: Op) {
-        let op = wire::BoardOp { op: Some(op) };
-        let wall = self.true_wall();
-        let _ = self.apply(0, &op, wall);
+        self.operate_now(&wire::BoardOp { op: Some(op) });
     }
 }
 

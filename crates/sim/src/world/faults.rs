@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::TxId;
-use quorate_consensus::wire::board_op::Op;
-use quorate_consensus::wire::{self, BallotState, BoardEntry, BoardOp};
 use quorate_testkit::ops;
 
 use super::place::Doom;
-use super::{Due, World, clients};
-use crate::plan::{Act, Forgery};
+use super::{Due, World};
+use crate::plan::Act;
 
 /// Until when each fault lasts: milliseconds from the start, by member.
 pub(super) struct Faults {
@@ -205,20 +203,8 @@ impl World {
                 }
             }
             Act::Forge { what } => self.forge(*what),
-            Act::RollBack { entries } => {
-                let before = self.store.views[0].log.len();
-                self.store.roll_back(0, *entries as usize);
-                self.store.views[0].forged |= self.store.views[0].log.len() < before;
-            }
-            Act::Fork { side } => {
-                if self.store.views.len() == 1 {
-                    let view = self.store.views[0].clone();
-                    self.store.views.push(view);
-                    for place in &mut self.places {
-                        place.view = usize::from(side.contains(&place.member));
-                    }
-                }
-            }
+            Act::RollBack { entries } => self.roll_back(*entries as usize),
+            Act::Fork { side } => self.fork(side),
         }
     }
 
@@ -263,83 +249,12 @@ impl World {
 
     /// The chain is told what it will revert, once the payload is known.
     pub(super) fn mark_reverts(&mut self, payload: &[u8]) {
-        let board = &self.store.views[0].board;
+        let board = self.store.views[0].board();
         for tx_id in &self.faults.reverts {
             let reservation = board.ballot(tx_id).and_then(|b| b.reservation.as_ref());
             if reservation.is_some_and(|reservation| reservation.payload == payload) {
                 self.chain.reverted.insert(payload.to_vec());
             }
-        }
-    }
-
-    /// The store shows what no board gave.
-    fn forge(&mut self, what: Forgery) {
-        let view = &self.store.views[0];
-        let Some(last) = view.log.last().cloned() else {
-            return;
-        };
-        let ballot = view.board.ballots().find(|ballot| ballot.is_open());
-        let ballot = ballot.or_else(|| view.board.ballots().next());
-        let Some(tx_id) = ballot.map(|ballot| ballot.tx_id.clone()) else {
-            return;
-        };
-        let node_id = self.cluster.node_id(0);
-        let op = match what {
-            Forgery::Vote => {
-                let choice = quorate_consensus::Value::Number(666);
-                let wall = self.true_wall();
-                let mut vote = self.cluster.vote(0, &tx_id, choice, wall);
-                vote.signature[0] ^= 1;
-                ops::record_vote(vote)
-            }
-            Forgery::Move => ops::advance(&tx_id, BallotState::ThresholdReached),
-            Forgery::Ban => clients::baseless_ban(&node_id),
-            Forgery::Reservation => BoardOp {
-                op: Some(Op::Reserve(wire::ReserveOp {
-                    tx_id: tx_id.to_string(),
-                    reservation: Some(wire::Reservation {
-                        account: "thief".into(),
-                        nonce: self.chain.next_nonce(),
-                        payload: b"all of it".to_vec(),
-                    }),
-                    observations: Vec::new(),
-                })),
-            },
-            Forgery::Certificate => ops::certify(&tx_id, Vec::new()),
-            Forgery::Deletion => {
-                self.store.roll_back(0, 1);
-                self.store.views[0].forged = true;
-                return;
-            }
-            Forgery::Events => {
-                // Readers derive the events for themselves: this does no harm.
-                let log = &mut self.store.views[0].log;
-                if let Some(last) = log.last_mut() {
-                    last.events.clear();
-                }
-                return;
-            }
-            Forgery::Hole => {
-                // Whoever has not read so far yet, and whoever starts from now on,
-                // comes upon it.
-                let view = &mut self.store.views[0];
-                if view.log.len() > 1 {
-                    view.log.remove(view.log.len() - 2);
-                    view.forged = true;
-                }
-                return;
-            }
-        };
-        let view = &mut self.store.views[0];
-        view.forged = true;
-        view.log.push(BoardEntry {
-            revision: last.revision + 1,
-            time_ms: last.time_ms,
-            op: Some(op),
-            events: Vec::new(),
-        });
-        for place in 0..self.places.len() {
-            self.news(place);
         }
     }
 }

@@ -69,7 +69,7 @@ impl World {
             me: &place.node_id,
             rules: self.cluster.rules(),
             now_ms: self.wall(index),
-            board: Some(&self.store.views[place.view].board),
+            board: Some(self.store.views[place.view].board()),
             keys: &keys,
             dice,
         };
@@ -96,20 +96,7 @@ impl World {
                     self.garble(stream, &bytes);
                 }
             }
-            Lie::Propose { op, now_ms } => {
-                let wait = self.span(self.plan.noise.store_ms);
-                let life = self.places[place].life;
-                self.schedule(
-                    wait,
-                    Due::Propose {
-                        place,
-                        life,
-                        ticket: None,
-                        op: Box::new(op),
-                        now_ms,
-                    },
-                );
-            }
+            Lie::Propose { op, now_ms } => self.lie_to_board(place, op, now_ms),
             Lie::Transact { nonce, payload } => {
                 // Only who holds the chain key can send anything.
                 if self.places[place].member < self.plan.shape.submitters {

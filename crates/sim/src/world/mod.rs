@@ -4,13 +4,16 @@
 //! `process` starts and kills, `effects` carries out what engines want, `faults` makes
 //! things go wrong, `net` carries frames, `clients` ask, `liars` lie; `place`, `store`,
 //! `chain` and `audit` are what there is, and `look` is what may be asked about it.
+//! Whatever is asked of the store goes through `board`.
 
 pub mod audit;
+mod board;
 pub mod chain;
 mod clients;
 mod effects;
 mod faults;
 mod liars;
+mod log;
 mod look;
 mod net;
 mod place;
@@ -245,7 +248,7 @@ impl World {
         if let Err(said) = panics::caught(aloud, || self.live()) {
             self.fail(PANIC, said);
         }
-        let board = &self.store.views[0].board;
+        let board = self.store.views[0].board();
         let outcome = Outcome {
             ballots: board.ballots().count() as u64,
             events: self.events,
@@ -309,7 +312,7 @@ impl World {
         let alive = self.is_live();
         alive
             && self.store.views.iter().all(|view| {
-                view.board.ballots().all(|ballot| {
+                view.board().ballots().all(|ballot| {
                     let called = ballot.roll_called || ballot.deadline_ms().is_none();
                     quorate_consensus::ballot::is_final(ballot.state)
                         && called
@@ -324,13 +327,13 @@ impl World {
     pub fn is_live(&self) -> bool {
         let view = &self.store.views[0];
         let (n, t) = (self.cluster.n(), self.rules().threshold());
-        if self.store.views.len() > 1 || view.forged || self.plan.liars.len() > (n - t).min(t - 1) {
+        if self.store.views.len() > 1 || view.is_forged() || self.plan.liars.len() > (n - t).min(t - 1) {
             return false;
         }
         let signs = |member: &usize| {
             let place = &self.places[*member];
             let stopped = place.engine.as_deref().is_some_and(Engine::is_stopped);
-            !stopped && !view.board.is_banned(&place.node_id)
+            !stopped && !view.board().is_banned(&place.node_id)
         };
         let able: Vec<usize> = self.honest().filter(signs).collect();
         able.len() >= t && able.iter().any(|i| *i < self.plan.shape.submitters)
@@ -355,7 +358,7 @@ impl World {
                     self.feed(place, Event::Tick);
                 }
             }
-            Due::Feed(place, life) => self.read_log(place, life),
+            Due::Feed(place, life) => self.feed_on(place, life),
             Due::Propose {
                 place,
                 life,
