@@ -358,7 +358,8 @@ fn one_node_from_its_configuration_and_nothing_else() {
          [mtls]\nca_cert_path = \"certs/ca.crt\"\n\
          clients_ca_path = \"certs/alone-clients-ca.crt\"\n\
          node_cert_path = \"certs/alone.crt\"\nnode_key_path = \"certs/alone.key\"\n\
-         [chain]\nkey_path = \"chain.key\"\n"
+         [chain]\nkey_path = \"chain.key\"\n\
+         [logging]\nlevel = \"info\"\nformat = \"json\"\n"
     );
     std::fs::write(home.path().join("node.toml"), config).expect("a file");
     let accept = [
@@ -392,7 +393,7 @@ fn one_node_from_its_configuration_and_nothing_else() {
     let mut node = home
         .command()
         .args(["run", "--config", "node.toml"])
-        .stderr(std::process::Stdio::null())
+        .stderr(std::fs::File::create(home.path().join("node.log")).expect("a log"))
         .spawn()
         .expect("the binary runs");
     let endpoint = format!("localhost:{port}");
@@ -426,6 +427,35 @@ fn one_node_from_its_configuration_and_nothing_else() {
     assert_eq!(second.error()["reason"], "SECOND_CHOICE");
     home.run(&[&["status", "tx_002"][..], &remote].concat())
         .expect(4);
+
+    // The level of the log, while it runs.
+    let logged = |event: &str| {
+        let log = std::fs::read_to_string(home.path().join("node.log")).expect("a log");
+        log.lines().any(|line| line.contains(event))
+    };
+    let with_level = |level: &str, says: &str| {
+        let config = std::fs::read_to_string(home.path().join("node.toml")).expect("a file");
+        let (before, after) = config.split_once("level = \"").expect("a level");
+        let (_, after) = after.split_once('"').expect("its end");
+        let config = format!("{before}level = \"{level}\"{after}");
+        std::fs::write(home.path().join("node.toml"), config).expect("a file");
+        common::signal(node.id().into(), "HUP");
+        until(says, || logged(says).then_some(()));
+    };
+    assert!(logged("ballot.state_changed") && !logged("vote.recorded"));
+    with_level("loud", "config.not_read_again");
+    with_level("trace", "config.read_again");
+    home.run(&[&["vote", "tx_003", "--data", "c0ffee"][..], &remote].concat())
+        .expect(0);
+    until("vote.recorded", || logged("vote.recorded").then_some(()));
+    for key in ["alone-vote.key", "alone-node.key", "alone.key"] {
+        let key = std::fs::read_to_string(home.path().join("certs").join(key)).expect("a key");
+        let mut secrets = key
+            .lines()
+            .filter(|line| line.len() > 20 && !line.contains('-'));
+        assert!(secrets.clone().count() > 0 && !secrets.any(logged));
+    }
+
     common::signal(node.id().into(), "TERM");
     let status = until("the node to end", || node.try_wait().expect("a child"));
     assert_eq!(status.code(), Some(0));

@@ -9,7 +9,7 @@ pub mod span;
 mod stage;
 pub mod trace;
 
-pub use log::{Format, InitError, LogSettings, init};
+pub use log::{Format, InitError, LogHandle, LogSettings, init};
 pub use metrics::Metrics;
 pub use otlp::{ExportCounts, Exporter, Pace, Resource};
 pub use span::{Span, SpanIds};

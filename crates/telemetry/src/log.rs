@@ -1,9 +1,12 @@
 //! Starts the log of a process.
 
+use std::fmt;
 use std::io::IsTerminal as _;
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,27 +100,55 @@ impl LogSettings {
     }
 }
 
+/// Changes what the log of this process tells, while it runs.
+#[derive(Clone)]
+pub struct LogHandle(reload::Handle<EnvFilter, Registry>);
+
+impl fmt::Debug for LogHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogHandle")
+    }
+}
+
+impl LogHandle {
+    /// Tells from now on what `settings.level` says. The format stays as it is.
+    ///
+    /// # Errors
+    /// [`InitError::Level`] when the level is no good; then nothing changes.
+    pub fn set_level(&self, settings: &LogSettings) -> Result<(), InitError> {
+        let changed = self.0.reload(settings.filter()?);
+        changed.map_err(|error| InitError::Level {
+            level: settings.level.clone(),
+            reason: error.to_string(),
+        })
+    }
+}
+
 /// Starts the log of this process.
 ///
 /// # Errors
 /// [`InitError`] when the level is no good or the log was started before.
-pub fn init(settings: &LogSettings) -> Result<(), InitError> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(settings.filter()?)
-        .with_writer(std::io::stderr);
-    let started = match settings.format {
-        Format::Human => builder
+pub fn init(settings: &LogSettings) -> Result<LogHandle, InitError> {
+    let (filter, handle) = reload::Layer::new(settings.filter()?);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match settings.format {
+        Format::Human => lines
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
-            .try_init(),
-        Format::Json => builder
+            .boxed(),
+        Format::Json => lines
             .json()
             .flatten_event(true)
             .with_current_span(true)
             .with_span_list(false)
-            .try_init(),
+            .boxed(),
     };
-    started.map_err(|_| InitError::Twice)
+    let started = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init();
+    started.map_err(|_| InitError::Twice)?;
+    Ok(LogHandle(handle))
 }
 
 #[cfg(test)]

@@ -185,7 +185,7 @@ async fn accept_all(tcp: TcpListener, shared: Arc<Shared>, ready: Ready, stop: C
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "connection.failed: it could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -203,7 +203,7 @@ async fn accept_all(tcp: TcpListener, shared: Arc<Shared>, ready: Ready, stop: C
                 Ok(connection) => {
                     shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
                     let peer = connection.peer();
-                    tracing::debug!(%from, identity = %peer.identity, "connection accepted");
+                    tracing::debug!(%from, identity = %peer.identity, "connection.accepted");
                     // Nobody takes it when the server has ended; then it is closed.
                     let _ = ready.send(Ok(connection)).await;
                 }
@@ -218,9 +218,9 @@ impl Shared {
         self.counters.count(refused);
         let (label, reason) = (refused.label(), story(refused));
         if refused.is_noise() {
-            tracing::debug!(%from, label, reason, "connection refused");
+            tracing::debug!(%from, label, reason, "connection.refused");
         } else {
-            tracing::warn!(%from, label, reason, "connection refused");
+            tracing::warn!(%from, label, reason, "connection.refused");
         }
         if let Some(observer) = &self.observer {
             observer(from, refused);

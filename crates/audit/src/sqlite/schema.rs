@@ -289,7 +289,7 @@ fn apply(connection: &mut Connection, migrations: &[Migration]) -> Result<u32, A
         step.pragma_update(None, "user_version", found + 1)
             .map_err(super::away)?;
         step.commit().map_err(super::away)?;
-        tracing::debug!(version = found + 1, "audit schema migrated");
+        tracing::debug!(version = found + 1, "audit.schema_migrated");
     }
 }
 

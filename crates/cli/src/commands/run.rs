@@ -1,9 +1,11 @@
 //! `quorate run`: one node, from its configuration.
 
-use std::path::PathBuf;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use quorate_node::{Config, Node, Parts, StartError, Stopped};
+use quorate_telemetry::LogHandle;
 use tokio::io::AsyncReadExt;
 
 use crate::failure::{Failure, Outcome};
@@ -17,7 +19,8 @@ Examples:
   quorate run --print-default-config > config.toml
 
 The environment lies over the file and --set over both: every key is also
-QUORATE_<SECTION>_<KEY>. SIGTERM and Ctrl-C drain the node and end it within 30 s.";
+QUORATE_<SECTION>_<KEY>. SIGTERM and Ctrl-C drain the node and end it within 30 s. SIGHUP makes it
+read logging.level again, unless it was started from a terminal, whose end it then is.";
 
 /// Run one node
 #[derive(Debug, Args)]
@@ -70,7 +73,8 @@ pub(crate) async fn run(args: RunArgs, out: Out) -> Outcome {
     let config = Config::load(args.config.as_deref(), &flags).map_err(|e| {
         Failure::usage(e).hint("`quorate run --print-default-config` explains every key")
     })?;
-    quorate_telemetry::init(&config.logging).map_err(Failure::usage)?;
+    let log = quorate_telemetry::init(&config.logging).map_err(Failure::usage)?;
+    let reread = move || reread(&log, args.config.as_deref(), &flags);
     let node_id = config.node.node_id.clone();
     let opened = tokio::task::spawn_blocking(move || Parts::open(&config)).await;
     let parts = opened
@@ -78,9 +82,17 @@ pub(crate) async fn run(args: RunArgs, out: Out) -> Outcome {
         .map_err(|e| not_started(&e))?;
     let node = Node::start(parts).await.map_err(|e| not_started(&e))?;
     out.note(format!("{node_id} listens at {}", node.addr()));
+    let from_terminal = std::io::stdin().is_terminal();
+    let told_to_stop = async {
+        match from_terminal {
+            true => signals::until_told_to_stop().await,
+            false => signals::until_terminated().await,
+        }
+    };
     tokio::select! {
-        signal = signals::until_told_to_stop() => out.note(format!("{node_id}: {signal}, draining")),
+        signal = told_to_stop => out.note(format!("{node_id}: {signal}, draining")),
         () = until_stdin_ends(), if args.until_stdin_ends => {}
+        () = signals::at_every_hangup(reread), if !from_terminal => {}
         stopped = node.stopped() => {
             let why = match stopped {
                 Stopped::Failed(why) => why,
@@ -93,6 +105,22 @@ pub(crate) async fn run(args: RunArgs, out: Out) -> Outcome {
     node.shutdown().await;
     out.note(format!("{node_id} ended"));
     Ok(())
+}
+
+/// Reads the configuration again, for the level of the log alone: all else belongs to a
+/// start.
+fn reread(log: &LogHandle, path: Option<&Path>, flags: &[(String, String)]) {
+    let level = Config::load(path, flags)
+        .map_err(|error| error.to_string())
+        .and_then(|config| {
+            let changed = log.set_level(&config.logging);
+            changed.map_err(|error| error.to_string())?;
+            Ok(config.logging.level)
+        });
+    match level {
+        Ok(level) => tracing::warn!(level, "config.read_again: the level of the log is in force"),
+        Err(error) => tracing::error!(%error, "config.not_read_again: nothing has changed"),
+    }
 }
 
 fn not_started(error: &StartError) -> Failure {

@@ -73,7 +73,7 @@ async fn look_after(
             _ = &mut stopped => return drain(running).await,
             status = running.child.wait() => {
                 let how = status.map_or_else(|e| e.to_string(), |status| status.to_string());
-                tracing::warn!(node = %node.dir.display(), how, "a node ended; it is started again");
+                tracing::warn!(node = %node.dir.display(), how, "node.ended: it is started again");
             }
         }
         running = loop {
@@ -83,7 +83,7 @@ async fn look_after(
             }
             match spawn(&node) {
                 Ok(running) => break running,
-                Err(failure) => tracing::error!(%failure, "a node cannot be started again"),
+                Err(failure) => tracing::error!(%failure, "node.not_started"),
             }
         };
         report.send_replace(running.child.id().unwrap_or_default());
@@ -95,7 +95,7 @@ async fn look_after(
 async fn drain(Running { mut child, stdin }: Running) {
     drop(stdin);
     if tokio::time::timeout(DRAIN, child.wait()).await.is_err() {
-        tracing::error!("a node did not drain in time; it is killed");
+        tracing::error!("node.killed: it did not drain in time");
         // It may have ended just now.
         let _ = child.kill().await;
     }

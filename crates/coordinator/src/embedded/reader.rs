@@ -79,7 +79,7 @@ impl Reader {
         match self.look() {
             Ok(()) => {}
             // The next poll tries again, and whoever reads hears of it.
-            Err(error) => tracing::debug!(%error, "the board could not be polled"),
+            Err(error) => tracing::debug!(%error, "board.not_polled"),
         }
     }
 

@@ -95,7 +95,7 @@ impl Writer {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the board could not be written");
+                    tracing::warn!(%error, "board.not_written");
                     // Whoever else waits would wait for the same failure.
                     while let Ok(job) = jobs.try_recv() {
                         batch.push(job);
@@ -142,7 +142,7 @@ impl Writer {
         let head = file::head(&transaction)?;
         if head < board.revision() {
             let revision = board.revision();
-            tracing::warn!(head, revision, "the board's file went back in time");
+            tracing::warn!(head, revision, "board.went_back: its file is an older one");
             board = fresh();
         }
         let mut foreign = false;

@@ -126,7 +126,7 @@ async fn follow(shared: &Arc<Shared>, pause: &mut Duration) -> Result<(), StoreE
             tracing::info!(
                 compacted = answer.compact_revision(),
                 reason = answer.cancel_reason(),
-                "etcd.read-anew"
+                "etcd.read_anew"
             );
             // Whether changes were compacted away or the stream just ended: reading
             // everything tells both.

@@ -209,7 +209,7 @@ async fn carry_out(shared: &Arc<Shared>, batch: &Batch, jobs: Vec<Job>, back: &m
             }
         }
         Sent::Unknown(why) => {
-            tracing::debug!(%why, "etcd.unknown-outcome");
+            tracing::debug!(%why, "etcd.unknown_outcome");
             tokio::time::sleep(PAUSE).await;
             for (mut job, mut hear) in jobs.into_iter().zip(heard) {
                 shared.expect_no_more(job.ask.id);

@@ -327,7 +327,10 @@ impl World {
     pub fn is_live(&self) -> bool {
         let view = &self.store.views[0];
         let (n, t) = (self.cluster.n(), self.rules().threshold());
-        if self.store.views.len() > 1 || view.is_forged() || self.plan.liars.len() > (n - t).min(t - 1) {
+        if self.store.views.len() > 1
+            || view.is_forged()
+            || self.plan.liars.len() > (n - t).min(t - 1)
+        {
             return false;
         }
         let signs = |member: &usize| {
