@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use quorate_chain::Chain;
 use quorate_consensus::statement::KeyRole;
-use quorate_consensus::wire::{BoardEntry, Goodbye, GoodbyeReason, board_event, board_op};
+use quorate_consensus::wire::{BoardEntry, Goodbye, GoodbyeReason, board_event};
 use quorate_coordinator::Coordinator;
 use quorate_crypto::SigningKey;
 use quorate_engine::{
     Alert, Answer, Effect, Engine, Event, Now, Record, Reject, RequestId, StreamId,
 };
-use quorate_telemetry::{Stage, StageSink};
+use quorate_telemetry::Exporter;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument as _, Span};
 
@@ -26,6 +26,7 @@ use crate::feed::Feed;
 use crate::journal::Journal;
 use crate::mailbox::{Mailbox, Message};
 use crate::seen::SeenAudit;
+use crate::traces::Traces;
 
 /// The most messages in one batch.
 const MOST_IN_A_BATCH: usize = 256;
@@ -40,8 +41,8 @@ pub(crate) struct Ports {
     pub(crate) feed: Arc<Feed>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) counters: Arc<Counters>,
-    /// Told how long each stage took.
-    pub(crate) stages: Arc<dyn StageSink>,
+    /// Takes finished spans away, if they are exported.
+    pub(crate) exporter: Option<Exporter>,
     pub(crate) faults: Faults,
 }
 
@@ -68,6 +69,7 @@ pub(crate) struct Driver {
     journal: Arc<Mutex<Journal>>,
     clock: Clock,
     ports: Ports,
+    traces: Traces,
     mailbox: Mailbox,
     inbox: mpsc::Receiver<Message>,
     streams: HashMap<StreamId, Queue>,
@@ -85,6 +87,7 @@ impl Driver {
         journal: Arc<Mutex<Journal>>,
         clock: Clock,
         ports: Ports,
+        traces: Traces,
         (mailbox, inbox): (Mailbox, mpsc::Receiver<Message>),
         pulse: watch::Sender<Pulse>,
     ) -> Self {
@@ -93,6 +96,7 @@ impl Driver {
             journal,
             clock,
             ports,
+            traces,
             mailbox,
             inbox,
             streams: HashMap::new(),
@@ -126,6 +130,8 @@ impl Driver {
             if let Err(stopped) = self.carry_out(effects).await {
                 return self.end(stopped);
             }
+            self.traces.waiting(&self.engine, now);
+            self.export();
             for fed in self.fed.drain(..) {
                 // A follower that went away needs no answer.
                 let _ = fed.send(self.engine.revision());
@@ -148,7 +154,8 @@ impl Driver {
             }
             return;
         }
-        match self.engine.next_wake() {
+        let wakes = [self.engine.next_wake(), self.traces.next_wake()];
+        match wakes.into_iter().flatten().min() {
             None => {
                 self.inbox.recv_many(batch, MOST_IN_A_BATCH).await;
             }
@@ -164,7 +171,9 @@ impl Driver {
     }
 
     fn handle(&mut self, now: Now, event: Event, span: Span, effects: &mut Vec<(Effect, Span)>) {
+        let began = Instant::now();
         let given = span.in_scope(|| self.engine.handle(now, event));
+        self.traces.handled(began, Instant::now());
         effects.extend(given.into_iter().map(|effect| (effect, span.clone())));
     }
 
@@ -179,10 +188,15 @@ impl Driver {
                 match &*event {
                     Event::StreamDown { stream } => {
                         self.streams.remove(stream);
+                        self.traces.stream_down(*stream);
                     }
                     Event::Abandon { request } => {
                         self.clients.remove(request);
+                        self.traces.answered(*request, None);
                     }
+                    Event::Proposed { ticket, result } => self.traces.proposed(*ticket, result),
+                    Event::Audit { ticket, answer } => self.traces.audit_answered(*ticket, answer),
+                    Event::Chain { ticket, answer } => self.traces.chain_answered(*ticket, answer),
                     _ => {}
                 }
                 self.handle(now, *event, span, effects);
@@ -191,10 +205,19 @@ impl Driver {
                 let request = handover.request;
                 self.clients.insert(request, handover.answer);
                 let submit = handover.submit;
+                let (arrived, link) = (handover.arrived, handover.link);
+                self.traces.submitted(request, &submit, arrived, link);
                 self.handle(now, Event::Submit { request, submit }, span, effects);
+                self.traces.checked(request);
+            }
+            Message::Frame(stream, frame, arrival, span) => {
+                self.traces.frame(stream, &frame, arrival);
+                let frame = *frame;
+                self.handle(now, Event::Frame { stream, frame }, span, effects);
             }
             Message::StreamUp(up) => {
                 self.streams.insert(up.stream, up.queue);
+                self.traces.stream_up(up.stream, &up.peer);
                 let event = Event::StreamUp {
                     stream: up.stream,
                     peer: up.peer,
@@ -204,7 +227,8 @@ impl Driver {
                 };
                 self.handle(now, event, Span::current(), effects);
             }
-            Message::Entries(entries, fed) => {
+            Message::Entries(entries, arrival, fed) => {
+                self.traces.entries(arrival);
                 self.handle(now, Event::Entries { entries }, Span::current(), effects);
                 self.fed.push(fed);
             }
@@ -311,6 +335,9 @@ impl Driver {
                 domain,
                 statement,
             } => {
+                if key == KeyRole::Vote {
+                    self.traces.guarded(&statement);
+                }
                 let key = match key {
                     KeyRole::Vote => self.ports.vote_key.as_ref(),
                     KeyRole::Node => Some(&self.ports.node_key),
@@ -322,20 +349,9 @@ impl Driver {
             }
             Effect::Propose { ticket, op, now_ms } => {
                 let coordinator = self.ports.coordinator.clone();
-                let stage = match &op.op {
-                    Some(board_op::Op::RecordVote(_)) => Some(Stage::Store),
-                    Some(board_op::Op::Lease(_) | board_op::Op::Reserve(_)) => {
-                        Some(Stage::SubmissionLock)
-                    }
-                    _ => None,
-                };
-                let stages = self.ports.stages.clone();
+                self.traces.proposes(ticket, &op);
                 self.ask(span, async move {
-                    let began = Instant::now();
                     let result = coordinator.propose(op, now_ms).await;
-                    if let Some(stage) = stage {
-                        stages.passed(stage, began.elapsed());
-                    }
                     Event::Proposed { ticket, result }
                 });
             }
@@ -348,6 +364,7 @@ impl Driver {
             }
             Effect::Chain { ticket, ask } => {
                 let chain = self.ports.chain.clone();
+                self.traces.asks_chain(ticket, &ask, self.engine.board());
                 self.ask(span, async move {
                     let answer = chain.ask(ask).await;
                     Event::Chain { ticket, answer }
@@ -355,6 +372,7 @@ impl Driver {
             }
             Effect::Audit { ticket, ask } => {
                 let audit = self.ports.audit.clone();
+                self.traces.asks_audit(ticket, &ask);
                 self.ask(span, async move {
                     let answer = audit.ask(ask).await;
                     Event::Audit { ticket, answer }
@@ -362,6 +380,7 @@ impl Driver {
             }
             Effect::Send { stream, frame } => self.send(stream, frame, span),
             Effect::Close { stream, goodbye } => {
+                self.traces.closes(stream, &goodbye);
                 if let Some(queue) = self.streams.remove(&stream) {
                     let reason = goodbye.reason().as_str_name();
                     tracing::info!(stream = stream.0, reason, detail = %goodbye.detail, "stream.closed");
@@ -373,6 +392,8 @@ impl Driver {
                 if result.is_err() {
                     self.ports.counters.submits_rejected.one();
                 }
+                self.traces
+                    .answered(request, result.as_ref().as_ref().err());
                 if let Some(client) = self.clients.remove(&request) {
                     // The client may have gone; its vote is where it is.
                     let _ = client.send(*result);
@@ -381,9 +402,14 @@ impl Driver {
             Effect::Believed { entries } => {
                 self.ports.counters.entries_believed.add(entries.len());
                 entries.iter().for_each(|entry| self.log(entry));
+                self.traces
+                    .believed(&entries, &self.engine, self.clock.now());
                 self.ports.feed.push(entries);
             }
-            Effect::Alert(alert) => self.alert(&alert),
+            Effect::Alert(alert) => {
+                self.traces.alerted(&alert);
+                self.alert(&alert);
+            }
         }
     }
 
@@ -412,6 +438,15 @@ impl Driver {
             }
             // The session says StreamDown by itself.
             Enqueued::Gone => {}
+        }
+    }
+
+    /// Hands finished spans over; nobody waits for where they go.
+    fn export(&mut self) {
+        for spans in self.traces.take_ready() {
+            if let Some(exporter) = &self.ports.exporter {
+                exporter.offer(spans);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //! verified beforehand, and held against what this node believed in earlier lives.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_consensus::wire::BoardEntry;
 use quorate_coordinator::{Coordinator, Tampering};
@@ -13,6 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::kept::Kept;
 use crate::mailbox::{Gone, Mailbox, Message};
 use crate::prewarm::Prewarmer;
+use crate::traces::Arrival;
 
 /// Entries read and fed together.
 const CHUNK: usize = 256;
@@ -76,8 +77,12 @@ pub(crate) async fn follow(
                 }
             }
         }
+        let mut arrival = Arrival::now();
+        arrival.together = entries.len();
         let entries = prewarmer.entries(entries).await;
-        match mailbox.ask(|fed| Message::Entries(entries, fed)).await {
+        arrival.checked = Instant::now();
+        let fed = mailbox.ask(|fed| Message::Entries(entries, arrival, fed));
+        match fed.await {
             Ok(stands) => {
                 if stands < last {
                     tracing::error!(

@@ -33,6 +33,7 @@ mod server;
 mod service;
 pub mod status;
 pub mod stores;
+mod traces;
 
 pub use config::{Config, ConfigError};
 pub use counters::Counts;

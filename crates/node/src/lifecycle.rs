@@ -13,6 +13,7 @@ use std::time::Duration;
 use quorate_audit::{AuditError, AuditStore};
 use quorate_consensus::NodeId;
 use quorate_engine::{Config as EngineConfig, Engine};
+use quorate_telemetry::{ExportCounts, Exporter, StageSink};
 use quorate_tls::{Listener, ListenerOptions, Registry};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
@@ -33,12 +34,16 @@ use crate::projector;
 use crate::seen::SeenAudit;
 use crate::server;
 use crate::service::{Api, GateRules};
+use crate::traces::{Rows, Traces};
 
 /// How long waiting clients may still be answered when the node drains.
 const CLIENTS_TIME: Duration = Duration::from_secs(3);
 
 /// How long goodbyes and last responses may take.
 const FAREWELL_TIME: Duration = Duration::from_secs(5);
+
+/// How long the last spans may take to leave.
+const FLUSH_TIME: Duration = Duration::from_secs(2);
 
 /// How long the threads may take to end.
 const THREADS_TIME: Duration = Duration::from_secs(5);
@@ -193,6 +198,7 @@ struct Running {
     mailbox: Mailbox,
     pulse: watch::Receiver<Pulse>,
     counters: Arc<Counters>,
+    exporter: Option<Exporter>,
     doors: Arc<quorate_tls::Counters>,
     registry: Registry,
     feed: Arc<Feed>,
@@ -233,6 +239,24 @@ async fn assemble(
     let kept = Arc::new(kept);
     let audit = look_at(parts.audit, &journal, &counters).await?;
 
+    // The place of the histogram of stages.
+    let stages: Arc<dyn StageSink> = Arc::new(());
+    let exporter = parts.telemetry.exporter(&parts.node_id, &rules);
+    let traces = Traces::new(
+        parts.node_id.clone(),
+        rules.cluster_id(),
+        rules.total(),
+        stages.clone(),
+        parts.telemetry.traces(),
+        rand::random(),
+    );
+    let rows = Rows::new(
+        &parts.node_id,
+        rules.cluster_id(),
+        stages,
+        parts.telemetry.traces().zip(exporter.clone()),
+        rand::random(),
+    );
     let (beat, pulse) = watch::channel(Pulse::default());
     let ports = Ports {
         coordinator: parts.coordinator.clone(),
@@ -243,12 +267,11 @@ async fn assemble(
         feed: feed.clone(),
         admission: admission.clone(),
         counters: counters.clone(),
-        // The place of the histogram of stages.
-        stages: Arc::new(()),
+        exporter: exporter.clone(),
         faults: parts.faults,
     };
     let channel = (mailbox.clone(), inbox);
-    let driver = Driver::new(engine, journal, clock, ports, channel, beat);
+    let driver = Driver::new(engine, journal, clock, ports, traces, channel, beat);
     let drained = CancellationToken::new();
     tokio::spawn(life.run(driver, drained.clone()));
 
@@ -305,7 +328,7 @@ async fn assemble(
         tokio::spawn(follower::watch_tampering(found, mailbox.clone()));
     }
     tokio::spawn(keep(feed.clone(), kept.clone()));
-    tokio::spawn(projector::project(feed.clone(), audit, parts.node_id));
+    tokio::spawn(projector::project(feed.clone(), audit, parts.node_id, rows));
     for peer in parts.peers {
         let (tls, registry) = (parts.tls.client(), registry.clone());
         tokio::spawn(dial_forever(sessions.clone(), tls, registry, peer));
@@ -316,6 +339,7 @@ async fn assemble(
         mailbox,
         pulse,
         counters,
+        exporter,
         doors,
         registry,
         feed,
@@ -409,6 +433,11 @@ impl NodeHandle {
         self.running.counters.read()
     }
 
+    /// What became of its spans; none when traces are off.
+    pub fn span_counts(&self) -> Option<ExportCounts> {
+        self.running.exporter.as_ref().map(Exporter::counts)
+    }
+
     /// Connections that it accepted.
     pub fn accepted_connections(&self) -> u64 {
         self.running.doors.accepted()
@@ -498,6 +527,9 @@ impl NodeHandle {
             tracing::debug!(open = running.registry.len(), "node.connections_cut");
         }
         running.registry.cancel_where(|_| true);
+        if let Some(exporter) = &running.exporter {
+            exporter.flush(FLUSH_TIME).await;
+        }
         end_threads(&self.runtime).await;
         tracing::info!(node_id = %self.node_id, "node.stopped");
     }

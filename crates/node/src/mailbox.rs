@@ -1,12 +1,16 @@
 //! What reaches the driver, and how.
 
+use std::time::Instant;
+
 use quorate_consensus::NodeId;
-use quorate_consensus::wire::BoardEntry;
+use quorate_consensus::wire::{BoardEntry, Frame};
 use quorate_engine::{Alert, Answer, Engine, Event, Now, Reject, RequestId, StreamId, Submit};
+use quorate_telemetry::TraceContext;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
 use crate::exchange::Queue;
+use crate::traces::Arrival;
 
 /// How many messages wait for the driver before their senders do.
 pub(crate) const CAPACITY: usize = 4096;
@@ -29,6 +33,10 @@ pub(crate) struct Handover {
     pub(crate) request: RequestId,
     pub(crate) submit: Submit,
     pub(crate) answer: oneshot::Sender<Result<Answer, Reject>>,
+    /// When the call came in.
+    pub(crate) arrived: Instant,
+    /// What the caller says it belongs to.
+    pub(crate) link: Option<TraceContext>,
 }
 
 /// One message to the driver. Large ones are boxed: the queue holds many.
@@ -37,10 +45,13 @@ pub(crate) enum Message {
     Event(Box<Event>, Span),
     /// A vote of a client.
     Submit(Box<Handover>, Span),
+    /// A frame of a stream.
+    Frame(StreamId, Box<Frame>, Arrival, Span),
     /// A stream came up.
     StreamUp(Box<StreamUp>),
-    /// The next entries; answered with the revision that the engine stands at then.
-    Entries(Vec<BoardEntry>, oneshot::Sender<u64>),
+    /// The next entries, and when they were read; answered with the revision that the
+    /// engine stands at then.
+    Entries(Vec<BoardEntry>, Arrival, oneshot::Sender<u64>),
     /// Something that an operator must hear of and that the engine does not see.
     Alert(Alert),
     /// A look at the engine.

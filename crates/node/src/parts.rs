@@ -15,7 +15,7 @@ use quorate_coordinator::{Coordinator, StoreError};
 use quorate_crypto::{CachedVerifier, KeyError, SigningKey};
 use quorate_tls::{TlsError, TlsMaterial, TlsPaths};
 
-use crate::config::{Config, ConfigError, PeerAddress};
+use crate::config::{Config, ConfigError, PeerAddress, TelemetrySection};
 use crate::faults::Faults;
 use crate::journal::JournalError;
 use crate::stores::{open_audit, open_board};
@@ -148,6 +148,8 @@ pub struct Parts {
     pub submits: bool,
     /// The node's verifier with its cache.
     pub verifier: Arc<CachedVerifier>,
+    /// Where traces go.
+    pub telemetry: TelemetrySection,
     /// Injected faults; none in earnest.
     pub faults: Faults,
 }
@@ -224,6 +226,7 @@ impl Parts {
             chain: Arc::new(chain),
             submits: config.chain.submit,
             verifier,
+            telemetry: config.telemetry.clone(),
             faults: Faults::default(),
         })
     }

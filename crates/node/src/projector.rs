@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::clock::wall_ms;
 use crate::feed::{Feed, FeedError};
 use crate::seen::SeenAudit;
+use crate::traces::Rows;
 
 /// Entries projected in one SQL transaction.
 const CHUNK: usize = 256;
@@ -40,12 +41,13 @@ const AWAY: Duration = Duration::from_secs(1);
 const BROKEN: Duration = Duration::from_secs(60);
 
 /// Projects for as long as the node runs.
-pub(crate) async fn project(feed: Arc<Feed>, audit: Arc<SeenAudit>, own: NodeId) {
+pub(crate) async fn project(feed: Arc<Feed>, audit: Arc<SeenAudit>, own: NodeId, rows: Rows) {
     let mut heads = feed.heads();
     let mut projector = Projector {
         feed,
         audit,
         own,
+        rows,
         cursor: None,
         prolonged: None,
         archived: None,
@@ -128,6 +130,7 @@ struct Projector {
     feed: Arc<Feed>,
     audit: Arc<SeenAudit>,
     own: NodeId,
+    rows: Rows,
     /// Where the store stands, as far as is known.
     cursor: Option<u64>,
     /// When the lease was last taken or prolonged.
@@ -154,10 +157,12 @@ impl Projector {
         }
         let entries: Vec<_> = entries.into_iter().map(Arc::unwrap_or_clone).collect();
         let known = self.audit.known();
+        let began = Instant::now();
         match self.audit.store().project(from, &entries).await {
             Ok(reached) => {
                 self.audit.note(reached, known);
                 self.cursor = Some(reached);
+                self.rows.projected(&entries, began);
                 Ok(Step::Projected)
             }
             Err(AuditError::CursorMoved { found }) => {

@@ -83,15 +83,20 @@ impl SpanId {
         Self(first(&derive("quorate 1 decision span", cluster_id, tx_id)))
     }
 
-    /// The span `decision.closed` of a transaction's end number `round`: one that is
-    /// undone by the chain ends again.
-    pub fn closed(cluster_id: &ClusterId, tx_id: &TxId, round: u64) -> Self {
-        let purpose = "quorate 1 decision closed span";
-        let mut digest = derive(purpose, cluster_id, tx_id);
-        for (byte, of_round) in digest.iter_mut().zip(round.to_be_bytes()) {
-            *byte ^= of_round;
-        }
-        Self(first(&digest))
+    /// A span of what the board says at a revision, the same on every node: number
+    /// `index` of those that are called `name`.
+    pub fn on_board(
+        cluster_id: &ClusterId,
+        tx_id: &TxId,
+        (name, revision, index): (&str, u64, u64),
+    ) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("quorate 1 board span");
+        hasher
+            .update(&derive("quorate 1 decision span", cluster_id, tx_id))
+            .update(&revision.to_be_bytes())
+            .update(&index.to_be_bytes())
+            .update(name.as_bytes());
+        Self(first(hasher.finalize().as_bytes()))
     }
 
     /// None when all are zero.

@@ -4,6 +4,7 @@
 
 mod etcd;
 mod source;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
@@ -14,11 +15,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use quorate_consensus::{ClusterId, NodeId, PeerId, Rules};
-use quorate_telemetry::{Format, LogSettings};
+use quorate_telemetry::{Format, LogSettings, otlp};
 
 pub use etcd::EtcdSection;
 pub use source::Place;
 use source::{Raw, Settings};
+pub use telemetry::TelemetrySection;
 
 /// The documented default configuration, as a file to start from.
 pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
@@ -288,6 +290,8 @@ pub struct Config {
     pub chain: ChainSection,
     /// `[logging]`
     pub logging: LogSettings,
+    /// `[telemetry]`
+    pub telemetry: TelemetrySection,
 }
 
 impl Config {
@@ -552,6 +556,7 @@ impl Reader {
             },
             chain: self.chain()?,
             logging: self.logging()?,
+            telemetry: self.telemetry()?,
         };
         Ok(config)
     }
@@ -576,6 +581,27 @@ impl Reader {
             Self::need("chain", "key_path", key_path.as_ref())?;
         }
         Ok(ChainSection { submit, key_path })
+    }
+
+    fn telemetry(&self) -> Result<TelemetrySection, ConfigError> {
+        let default = TelemetrySection::default();
+        let endpoint = self.take("telemetry", "otlp_endpoint", |raw| match raw {
+            Raw::Text(text) => otlp::endpoint(text).map_err(|e| e.to_string()),
+            _ => Err("must be a text".to_owned()),
+        })?;
+        let ratio = self.take("telemetry", "sample_ratio", |raw| match raw {
+            Raw::Ratio(ratio) => Ok(*ratio),
+            _ => Err("must be a number from 0 to 1".to_owned()),
+        })?;
+        let values = self.take("telemetry", "trace_values", |raw| match raw {
+            Raw::Flag(flag) => Ok(*flag),
+            _ => Err("must be true or false".to_owned()),
+        })?;
+        Ok(TelemetrySection {
+            otlp_endpoint: endpoint.map(|(endpoint, _)| endpoint),
+            sample_ratio: ratio.map_or(default.sample_ratio, |(ratio, _)| ratio),
+            trace_values: values.map_or(default.trace_values, |(values, _)| values),
+        })
     }
 
     fn logging(&self) -> Result<LogSettings, ConfigError> {

@@ -14,6 +14,8 @@ pub(super) enum Kind {
     Text,
     Number,
     Flag,
+    /// A number from 0 to 1.
+    Ratio,
     List,
 }
 
@@ -80,15 +82,14 @@ pub(super) const KEYS: &[Key] = &[
     ("chain", "key_path", Kind::Text, None),
     ("logging", "level", Kind::Text, Some("RUST_LOG")),
     ("logging", "format", Kind::Text, None),
+    ("telemetry", "otlp_endpoint", Kind::Text, None),
+    ("telemetry", "sample_ratio", Kind::Ratio, None),
+    ("telemetry", "trace_values", Kind::Flag, None),
 ];
 
 /// Keys that later versions have: naming one is a clear error, not a misspelling.
-pub(super) const LATER: &[(&str, &str)] = &[
-    ("node", "health_addr"),
-    ("telemetry", "otlp_endpoint"),
-    ("telemetry", "sample_ratio"),
-    ("telemetry", "alert_webhook"),
-];
+pub(super) const LATER: &[(&str, &str)] =
+    &[("node", "health_addr"), ("telemetry", "alert_webhook")];
 
 /// Where a setting stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +128,7 @@ pub(super) enum Raw {
     Text(String),
     Number(u64),
     Flag(bool),
+    Ratio(f64),
     List(Vec<String>),
 }
 
@@ -234,6 +236,11 @@ fn read_value(key: &Key, value: &DeValue<'_>) -> Option<Raw> {
                 .map(Raw::Number)
         }
         Kind::Flag => value.as_bool().map(Raw::Flag),
+        Kind::Ratio => match (value.as_float(), value.as_integer()) {
+            (Some(float), _) => ratio(float.as_str()),
+            (None, Some(whole)) => ratio(whole.as_str()),
+            (None, None) => None,
+        },
         Kind::List => value
             .as_array()?
             .iter()
@@ -243,11 +250,17 @@ fn read_value(key: &Key, value: &DeValue<'_>) -> Option<Raw> {
     }
 }
 
+fn ratio(text: &str) -> Option<Raw> {
+    let ratio: f64 = text.trim().parse().ok()?;
+    (0.0..=1.0).contains(&ratio).then_some(Raw::Ratio(ratio))
+}
+
 fn wrong_kind(key: &Key, place: Place, found: &str) -> ConfigError {
     let wanted = match key.2 {
         Kind::Text => "a text in quotes",
         Kind::Number => "a whole number, not negative",
         Kind::Flag => "true or false",
+        Kind::Ratio => "a number from 0 to 1",
         Kind::List => "a list of texts",
     };
     ConfigError::Value {
@@ -264,6 +277,7 @@ fn read_text(key: &Key, text: &str, place: Place) -> Result<(Raw, Place), Config
         Kind::Text => Some(Raw::Text(text.to_owned())),
         Kind::Number => text.trim().parse().ok().map(Raw::Number),
         Kind::Flag => text.trim().parse().ok().map(Raw::Flag),
+        Kind::Ratio => ratio(text),
         Kind::List => Some(Raw::List(
             text.split(',')
                 .map(str::trim)

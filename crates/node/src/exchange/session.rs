@@ -2,7 +2,7 @@
 //! writes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -22,6 +22,7 @@ use super::pack::{MAX_FRAME, encode, pack};
 use super::queue::{Waiting, queue};
 use super::{GOODBYE_TIME, Sessions};
 use crate::mailbox::{Gone, Message, StreamUp};
+use crate::traces::Arrival;
 
 /// Frames that are read, verified and handed over together.
 const CHUNK: usize = 64;
@@ -136,9 +137,13 @@ async fn read(
             }
         }
         sessions.counters.frames_received.add(frames.len());
-        for frame in sessions.prewarmer.frames(frames).await {
+        let mut arrival = Arrival::now();
+        arrival.together = frames.len();
+        let frames = sessions.prewarmer.frames(frames).await;
+        arrival.checked = Instant::now();
+        for frame in frames {
             limiter.until_ready().await;
-            if hand_over(sessions, stream, frame).await.is_err() {
+            if hand_over(sessions, stream, frame, arrival).await.is_err() {
                 return Gone.to_string();
             }
         }
@@ -171,7 +176,12 @@ enum Ended {
 }
 
 /// Gives a frame to the driver, in a span that names the trace of what is in it.
-async fn hand_over(sessions: &Sessions, stream: StreamId, frame: Frame) -> Result<(), Gone> {
+async fn hand_over(
+    sessions: &Sessions,
+    stream: StreamId,
+    frame: Frame,
+    arrival: Arrival,
+) -> Result<(), Gone> {
     let span = tracing::debug_span!("frame.receive", votes = tracing::field::Empty);
     if let Some(frame::Body::Batch(batch)) = &frame.body {
         span.record("votes", batch.votes.len());
@@ -179,11 +189,8 @@ async fn hand_over(sessions: &Sessions, stream: StreamId, frame: Frame) -> Resul
             span.in_scope(|| batch.votes.iter().for_each(trace_vote));
         }
     }
-    sessions
-        .mailbox
-        .event(Event::Frame { stream, frame })
-        .instrument(span)
-        .await
+    let message = Message::Frame(stream, Box::new(frame), arrival, span);
+    sessions.mailbox.send(message).await
 }
 
 /// Notes a vote's arrival under the trace that it carries, or under the one that

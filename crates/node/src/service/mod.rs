@@ -7,7 +7,7 @@ mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_consensus::statement::{self, VoteBody};
 use quorate_consensus::wire::{
@@ -93,7 +93,12 @@ impl Drop for Abandon {
 }
 
 impl Api {
-    async fn submit_vote(&self, submit: Submit, deadline: Duration) -> Result<Answer, ApiError> {
+    async fn submit_vote(
+        &self,
+        submit: Submit,
+        deadline: Duration,
+        (arrived, link): (Instant, Option<TraceContext>),
+    ) -> Result<Answer, ApiError> {
         if self.stopping.is_cancelled() {
             return Err(shutting_down());
         }
@@ -104,6 +109,8 @@ impl Api {
             request,
             submit,
             answer,
+            arrived,
+            link,
         };
         let mut abandon = Abandon {
             request,
@@ -260,11 +267,15 @@ impl VoteService for Api {
         request: Request<SubmitRequest>,
     ) -> Result<Response<SubmitResponse>, Status> {
         self.counters.submits.one();
+        let arrived = Instant::now();
         let deadline = deadline(request.metadata());
+        // Linked, not adopted: the transaction has a trace of its own.
+        let link = request.metadata().get(trace::HEADER);
+        let link = link.and_then(|text| text.to_str().ok()?.parse().ok());
         let submit = read_submit(request.into_inner()).inspect_err(|_| {
             self.counters.submits_rejected.one();
         })?;
-        let answer = self.submit_vote(submit, deadline).await?;
+        let answer = self.submit_vote(submit, deadline, (arrived, link)).await?;
         let context = TxId::new(&answer.ballot.tx_id)
             .ok()
             .map(|tx_id| TraceContext::decision(&self.rules.cluster_id(), &tx_id));
