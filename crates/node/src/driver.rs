@@ -11,20 +11,20 @@ use quorate_consensus::statement::KeyRole;
 use quorate_consensus::wire::{BoardEntry, Goodbye, GoodbyeReason, board_event};
 use quorate_coordinator::Coordinator;
 use quorate_crypto::SigningKey;
-use quorate_engine::{
-    Alert, Answer, Effect, Engine, Event, Now, Record, Reject, RequestId, StreamId,
-};
+use quorate_engine::{Answer, Effect, Engine, Event, Now, Record, Reject, RequestId, StreamId};
 use quorate_telemetry::Exporter;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument as _, Span};
 
+use crate::alerts::Alerts;
 use crate::clock::Clock;
-use crate::counters::Counters;
 use crate::exchange::{Admission, Enqueued, Queue};
 use crate::faults::Faults;
 use crate::feed::Feed;
+use crate::health::beats::Loop;
 use crate::journal::Journal;
 use crate::mailbox::{Mailbox, Message};
+use crate::metrics::{Meter, number};
 use crate::seen::SeenAudit;
 use crate::traces::Traces;
 
@@ -40,9 +40,10 @@ pub(crate) struct Ports {
     pub(crate) node_key: Arc<SigningKey>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) admission: Arc<Admission>,
-    pub(crate) counters: Arc<Counters>,
     /// Takes finished spans away, if they are exported.
     pub(crate) exporter: Option<Exporter>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) alerts: Arc<Alerts>,
     pub(crate) faults: Faults,
 }
 
@@ -112,7 +113,10 @@ impl Driver {
     pub(crate) async fn run(mut self) -> Stopped {
         let mut batch = Vec::with_capacity(MOST_IN_A_BATCH);
         loop {
+            self.ports.faults.pass(Loop::Driver).await;
             self.gather(&mut batch).await;
+            let size = number(batch.len() + self.own.len());
+            self.ports.meter.batch_size.of(["driver"]).observe(size);
             let now = self.clock.now();
             let mut effects = Vec::new();
             while let Some((event, span)) = self.own.pop_front() {
@@ -189,6 +193,7 @@ impl Driver {
                     Event::StreamDown { stream } => {
                         self.streams.remove(stream);
                         self.traces.stream_down(*stream);
+                        self.ports.meter.stream_down(*stream);
                     }
                     Event::Abandon { request } => {
                         self.clients.remove(request);
@@ -216,6 +221,7 @@ impl Driver {
                 self.handle(now, Event::Frame { stream, frame }, span, effects);
             }
             Message::StreamUp(up) => {
+                self.ports.meter.stream_up(up.stream, &up.peer, &up.queue);
                 self.streams.insert(up.stream, up.queue);
                 self.traces.stream_up(up.stream, &up.peer);
                 let event = Event::StreamUp {
@@ -289,8 +295,10 @@ impl Driver {
         if records.is_empty() {
             return Ok(());
         }
-        self.ports.counters.journal_commits.one();
-        self.ports.counters.journal_records.add(records.len());
+        let meter = &self.ports.meter;
+        let size = number(records.len());
+        meter.batch_size.of(["journal"]).observe(size);
+        let began = std::time::Instant::now();
         let journal = self.journal.clone();
         let committed = tokio::task::spawn_blocking(move || {
             journal
@@ -298,8 +306,9 @@ impl Driver {
                 .unwrap_or_else(PoisonError::into_inner)
                 .commit(&records)
         });
+        let committed = committed.await;
+        meter.journal_commit_duration.took(began.elapsed());
         let result = committed
-            .await
             .map_err(|e| e.to_string())
             .and_then(|result| result.map_err(|e| e.to_string()));
         result.map_err(Stopped::Failed)
@@ -389,18 +398,17 @@ impl Driver {
             }
             Effect::Admit { node_id, welcome } => self.ports.admission.set(&node_id, welcome),
             Effect::Answer { request, result } => {
-                if result.is_err() {
-                    self.ports.counters.submits_rejected.one();
-                }
                 self.traces
                     .answered(request, result.as_ref().as_ref().err());
+                self.ports.meter.answered(&result);
                 if let Some(client) = self.clients.remove(&request) {
                     // The client may have gone; its vote is where it is.
                     let _ = client.send(*result);
                 }
             }
             Effect::Believed { entries } => {
-                self.ports.counters.entries_believed.add(entries.len());
+                self.ports.meter.believed(&entries);
+                self.ports.alerts.believed(&entries);
                 entries.iter().for_each(|entry| self.log(entry));
                 self.traces
                     .believed(&entries, &self.engine, self.clock.now());
@@ -408,7 +416,7 @@ impl Driver {
             }
             Effect::Alert(alert) => {
                 self.traces.alerted(&alert);
-                self.alert(&alert);
+                self.ports.alerts.engine(&alert);
             }
         }
     }
@@ -430,9 +438,11 @@ impl Driver {
         };
         match queue.offer(frame) {
             Enqueued::Yes => {}
-            Enqueued::Dropped => self.ports.counters.frames_dropped.one(),
+            Enqueued::Dropped => {
+                self.ports.meter.gossip_messages_dropped.inc();
+            }
             Enqueued::NowFull => {
-                self.ports.counters.frames_dropped.one();
+                self.ports.meter.gossip_messages_dropped.inc();
                 tracing::warn!(stream = stream.0, "stream.queue_full");
                 self.own.push_back((Event::QueueFull { stream }, span));
             }
@@ -499,7 +509,6 @@ impl Driver {
                     revision, %tx_id, node_id = %vote.node_id, late = vote.late, "vote.recorded"
                 ),
                 Some(E::ViolationFound(found)) => {
-                    self.ports.counters.violations.one();
                     tracing::warn!(
                         revision, %tx_id, node_id = %found.node_id,
                         kind = found.r#type().as_str_name(), "violation.found"
@@ -514,30 +523,6 @@ impl Driver {
                 }
                 _ => tracing::trace!(revision, %tx_id, "board.event"),
             }
-        }
-    }
-
-    fn alert(&self, alert: &Alert) {
-        self.ports.counters.alerts.one();
-        match alert {
-            Alert::Misbehaviour {
-                node_id,
-                kind,
-                detail,
-            } => {
-                tracing::warn!(%node_id, kind = kind.as_str_name(), %detail, "alert.misbehaviour");
-            }
-            Alert::StoreTampering { detail } => tracing::error!(%detail, "alert.store_tampering"),
-            Alert::StoreRollback { detail } => tracing::error!(%detail, "alert.store_rollback"),
-            Alert::NewerSelf { generation } => tracing::error!(generation, "alert.newer_self"),
-            Alert::Quarantine { until_ms } => tracing::warn!(until_ms, "alert.quarantine"),
-            Alert::NonceTaken { tx_id, nonce } => {
-                tracing::error!(%tx_id, nonce, "alert.nonce_taken");
-            }
-            Alert::Submission { tx_id, detail } => {
-                tracing::error!(%tx_id, %detail, "alert.submission");
-            }
-            Alert::Clock { detail } => tracing::warn!(%detail, "alert.clock"),
         }
     }
 }

@@ -1,10 +1,14 @@
 //! Faults that tests and `quorate demo` inject. They come in through the library
 //! only; no configuration can reach them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use quorate_engine::Effect;
+use tokio::sync::watch;
+
+use crate::health::beats::Loop;
 
 /// What becomes of an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,11 +23,45 @@ pub enum Verdict {
 /// Decides about each effect before it is carried out.
 pub type OnEffect = Arc<dyn Fn(&Effect) -> Verdict + Send + Sync>;
 
+/// Stops loops of a node, and lets them go on.
+#[derive(Clone, Debug)]
+pub struct Freezer(watch::Sender<BTreeSet<Loop>>);
+
+impl Default for Freezer {
+    fn default() -> Self {
+        Self(watch::Sender::new(BTreeSet::new()))
+    }
+}
+
+impl Freezer {
+    /// A loop stops where it comes round next.
+    pub fn freeze(&self, which: Loop) {
+        self.0.send_modify(|frozen| {
+            frozen.insert(which);
+        });
+    }
+
+    /// It goes on.
+    pub fn thaw(&self, which: Loop) {
+        self.0.send_modify(|frozen| {
+            frozen.remove(&which);
+        });
+    }
+
+    async fn pass(&self, which: Loop) {
+        let mut changes = self.0.subscribe();
+        // The sender is `self`: it lives as long as this.
+        let _ = changes.wait_for(|frozen| !frozen.contains(&which)).await;
+    }
+}
+
 /// The faults of one node; the default is none.
 #[derive(Clone, Default)]
 pub struct Faults {
     /// Asked before each effect.
     pub on_effect: Option<OnEffect>,
+    /// Asked by each loop when it comes round.
+    pub freezer: Option<Freezer>,
 }
 
 impl Faults {
@@ -34,6 +72,14 @@ impl Faults {
                 true => Verdict::Crash,
                 false => Verdict::Go,
             })),
+            freezer: None,
+        }
+    }
+
+    /// A loop comes round: it goes on, unless it is frozen.
+    pub(crate) async fn pass(&self, which: Loop) {
+        if let Some(freezer) = &self.freezer {
+            freezer.pass(which).await;
         }
     }
 
@@ -48,6 +94,7 @@ impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Faults")
             .field("on_effect", &self.on_effect.is_some())
+            .field("freezer", &self.freezer)
             .finish()
     }
 }

@@ -10,6 +10,8 @@ use quorate_engine::{Alert, Event};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::faults::Faults;
+use crate::health::beats::{Beats, Loop};
 use crate::kept::Kept;
 use crate::mailbox::{Gone, Mailbox, Message};
 use crate::prewarm::Prewarmer;
@@ -30,6 +32,7 @@ pub(crate) async fn follow(
     prewarmer: Prewarmer,
     mailbox: Mailbox,
     kept: Arc<Kept>,
+    (beats, faults): (Arc<Beats>, Faults),
 ) {
     let mut changes = coordinator.watch();
     // The engine's mirror of the board begins empty with each start.
@@ -38,6 +41,8 @@ pub(crate) async fn follow(
     // What is kept after that is what this life believes.
     let mut known = kept.last();
     loop {
+        faults.pass(Loop::Follower).await;
+        beats.moves(Loop::Follower);
         changes.borrow_and_update();
         let entries = match coordinator.entries(after, CHUNK).await {
             Ok(entries) => entries,
@@ -53,6 +58,7 @@ pub(crate) async fn follow(
             tracing::info!("coordinator.back");
         }
         let Some(last) = entries.last().map(|entry| entry.revision) else {
+            beats.waits(Loop::Follower, LOOK_AGAIN);
             let changed = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
             if matches!(changed, Ok(Err(_))) {
                 // Nobody will say when there is more; look from time to time.

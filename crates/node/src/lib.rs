@@ -4,25 +4,28 @@
 //! Reading order: [`config`] and [`parts`] are what a node is made from, [`lifecycle`]
 //! starts and ends it, `driver` is the loop around the engine, [`exchange`] the streams
 //! between nodes, `service` what clients call, [`status`] the table of errors,
-//! [`journal`] what must never be forgotten, `kept` what was believed, and
-//! [`mod@reconcile`] how a board that lost some of it gets it back.
+//! [`journal`] what must never be forgotten, `kept` what was believed,
+//! [`mod@reconcile`] how a board that lost some of it gets it back, [`health`] and
+//! [`alerts`] what the node says about itself.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::panic, clippy::expect_used)
 )]
 
+pub mod alerts;
 mod clock;
 pub mod config;
-mod counters;
 mod driver;
 pub mod exchange;
 mod faults;
 mod feed;
 mod follower;
+pub mod health;
 pub mod journal;
 mod kept;
 pub mod lifecycle;
 mod mailbox;
+mod metrics;
 pub mod parts;
 mod prewarm;
 mod projector;
@@ -36,8 +39,10 @@ pub mod stores;
 mod traces;
 
 pub use config::{Config, ConfigError};
-pub use counters::Counts;
 pub use driver::Stopped;
-pub use faults::{Faults, OnEffect, Verdict};
+pub use faults::{Faults, Freezer, OnEffect, Verdict};
+pub use health::beats::Loop;
+pub use health::{Cause, HealthLimits, Readiness};
 pub use lifecycle::{Node, NodeHandle, termination};
+pub use metrics::Counts;
 pub use parts::{Limits, Parts, StartError};

@@ -19,15 +19,23 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::alerts::Alerts;
 use crate::clock::Clock;
-use crate::counters::{Counters, Counts};
 use crate::driver::{Driver, Ports, Pulse, Stopped};
 use crate::exchange::{Admission, Sessions, dial_forever};
+use crate::faults::Faults;
 use crate::feed::Feed;
 use crate::follower;
+use crate::health::Readiness;
+use crate::health::beats::{Beats, Loop};
+use crate::health::http::Server as HealthServer;
+use crate::health::monitor::{Monitor, ask_the_driver};
 use crate::journal::Journal;
 use crate::kept::{Kept, keep};
 use crate::mailbox::{Mailbox, Message};
+use crate::metrics::sample::Sampler;
+use crate::metrics::stores::Timed;
+use crate::metrics::{Counts, Meter};
 use crate::parts::{Parts, StartError};
 use crate::prewarm::Prewarmer;
 use crate::projector;
@@ -197,8 +205,11 @@ struct Running {
     addr: SocketAddr,
     mailbox: Mailbox,
     pulse: watch::Receiver<Pulse>,
-    counters: Arc<Counters>,
     exporter: Option<Exporter>,
+    meter: Arc<Meter>,
+    readiness: watch::Receiver<Readiness>,
+    health_addr: Option<SocketAddr>,
+    certificates: Arc<Certificates>,
     doors: Arc<quorate_tls::Counters>,
     registry: Registry,
     feed: Arc<Feed>,
@@ -213,7 +224,7 @@ struct Running {
 
 /// Puts a node together on its own threads.
 async fn assemble(
-    parts: Parts,
+    mut parts: Parts,
     engine: Engine,
     (journal, kept): (Journal, Kept),
     life: Life,
@@ -222,7 +233,16 @@ async fn assemble(
     let clock = Clock::start();
     let (mailbox, inbox) = Mailbox::new();
     let registry = Registry::new();
-    let counters = Arc::new(Counters::default());
+    let meter = Arc::new(Meter::new(&parts.node_id, &rules));
+    measure(&mut parts, &meter);
+    let alerts = Arc::new(Alerts::new(
+        meter.clone(),
+        parts.node_id.clone(),
+        &rules,
+        parts.alert_webhook.take(),
+    ));
+    let beats = Arc::new(Beats::new(parts.health_limits.silence));
+    let watched = (beats.clone(), parts.faults.clone());
     let admission = Arc::new(Admission::new(registry.clone()));
     let feed = Arc::new(Feed::new(parts.coordinator.clone()));
     let prewarmer = Prewarmer::new(&parts.rules, parts.verifier);
@@ -237,7 +257,7 @@ async fn assemble(
 
     let journal = Arc::new(Mutex::new(journal));
     let kept = Arc::new(kept);
-    let audit = look_at(parts.audit, &journal, &counters).await?;
+    let audit = look_at(parts.audit, &journal, &alerts).await?;
 
     // The place of the histogram of stages.
     let stages: Arc<dyn StageSink> = Arc::new(());
@@ -261,13 +281,14 @@ async fn assemble(
     let ports = Ports {
         coordinator: parts.coordinator.clone(),
         audit: audit.clone(),
-        chain: parts.chain,
+        chain: parts.chain.clone(),
         vote_key: parts.vote_key.map(Arc::new),
         node_key: Arc::new(parts.node_key),
         feed: feed.clone(),
         admission: admission.clone(),
-        counters: counters.clone(),
         exporter: exporter.clone(),
+        meter: meter.clone(),
+        alerts: alerts.clone(),
         faults: parts.faults,
     };
     let channel = (mailbox.clone(), inbox);
@@ -280,7 +301,7 @@ async fn assemble(
         mailbox.clone(),
         prewarmer.clone(),
         admission.clone(),
-        counters.clone(),
+        meter.clone(),
         parts.limits.frames_per_sec,
         stopping.clone(),
     ));
@@ -290,7 +311,7 @@ async fn assemble(
         own: parts.node_id.clone(),
         mailbox: mailbox.clone(),
         feed: feed.clone(),
-        counters: counters.clone(),
+        meter: meter.clone(),
         stopping: stopping.clone(),
         ending: ending.clone(),
         next_request: AtomicU64::new(1),
@@ -301,15 +322,50 @@ async fn assemble(
         admission,
         parts.limits.calls_per_sec,
         parts.limits.burst,
-        counters.clone(),
+        meter.clone(),
     ));
+    let (look, readiness) = watch::channel(Readiness::default());
+    let monitor = Monitor {
+        limits: parts.health_limits,
+        beats: beats.clone(),
+        mailbox: mailbox.clone(),
+        pulse: pulse.clone(),
+        coordinator: parts.coordinator.clone(),
+        audit: audit.clone(),
+        chain: parts.chain,
+        tls: parts.tls.clone(),
+        meter: meter.clone(),
+        alerts: alerts.clone(),
+        stopping: stopping.clone(),
+    };
+    tokio::spawn(monitor.run(look));
+    tokio::spawn(ask_the_driver(
+        beats.clone(),
+        mailbox.clone(),
+        parts.health_limits.every,
+    ));
+    let sampler = Sampler {
+        meter: meter.clone(),
+        mailbox: mailbox.clone(),
+        pulse: pulse.clone(),
+        feed: feed.clone(),
+        audit: audit.clone(),
+        doors: doors.clone(),
+        tls: parts.tls.clone(),
+        alerts: alerts.clone(),
+        turn: tokio::sync::Mutex::default(),
+    };
+    let health_addr = match parts.health {
+        None => None,
+        Some(socket) => Some(serve_health(socket, &parts.node_id, &readiness, sampler)?),
+    };
     let served = CancellationToken::new();
     let server = server::serve(
         listener,
         api,
         sessions.clone(),
         gate,
-        pulse.clone(),
+        readiness.clone(),
         stopping.clone(),
     );
     let last = served.clone();
@@ -323,23 +379,39 @@ async fn assemble(
         prewarmer,
         mailbox.clone(),
         kept.clone(),
+        watched.clone(),
     ));
     if let Some(found) = parts.coordinator.tampering() {
         tokio::spawn(follower::watch_tampering(found, mailbox.clone()));
     }
     tokio::spawn(keep(feed.clone(), kept.clone()));
-    tokio::spawn(projector::project(feed.clone(), audit, parts.node_id, rows));
+    tokio::spawn(projector::project(
+        feed.clone(),
+        audit,
+        parts.node_id,
+        rows,
+        (meter.clone(), alerts),
+        watched.clone(),
+    ));
     for peer in parts.peers {
         let (tls, registry) = (parts.tls.client(), registry.clone());
         tokio::spawn(dial_forever(sessions.clone(), tls, registry, peer));
     }
-    tokio::spawn(reload(parts.tls, registry.clone()));
+    let certificates = Arc::new(Certificates {
+        tls: parts.tls,
+        registry: registry.clone(),
+        meter: meter.clone(),
+    });
+    tokio::spawn(reload(certificates.clone(), watched));
     Ok(Running {
         addr,
         mailbox,
         pulse,
-        counters,
         exporter,
+        meter,
+        readiness,
+        health_addr,
+        certificates,
         doors,
         registry,
         feed,
@@ -356,10 +428,10 @@ async fn assemble(
 async fn look_at(
     audit: Arc<dyn AuditStore>,
     journal: &Arc<Mutex<Journal>>,
-    counters: &Arc<Counters>,
+    alerts: &Arc<Alerts>,
 ) -> Result<Arc<SeenAudit>, StartError> {
     let backend = audit.backend();
-    let audit = SeenAudit::new(audit, journal.clone(), counters.clone())?;
+    let audit = SeenAudit::new(audit, journal.clone(), alerts.clone())?;
     match audit.cursor().await {
         Ok(cursor) => tracing::debug!(backend, cursor, "audit.opened"),
         Err(AuditError::Unavailable(why)) => {
@@ -391,21 +463,73 @@ fn listen(
     ))
 }
 
-/// Reads the certificates again from time to time, and ends connections that would be
-/// refused now.
-async fn reload(tls: Arc<quorate_tls::TlsMaterial>, registry: Registry) {
-    loop {
-        tokio::time::sleep(RELOAD_EVERY).await;
-        let material = tls.clone();
-        match tokio::task::spawn_blocking(move || material.reload()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "certificates.reload_failed"),
-            Err(error) => tracing::warn!(%error, "certificates.reload_failed"),
+/// Puts a watch on the stores, and says who this is.
+fn measure(parts: &mut Parts, meter: &Arc<Meter>) {
+    let info = meter.node_info.of([
+        parts.node_id.to_string(),
+        env!("CARGO_PKG_VERSION").to_owned(),
+        parts.coordinator.backend().to_owned(),
+        parts.audit.backend().to_owned(),
+        parts.chain.kind().to_owned(),
+    ]);
+    info.set(1.0);
+    parts.coordinator = Arc::new(Timed::new(parts.coordinator.clone(), meter.clone()));
+    parts.audit = Arc::new(Timed::new(parts.audit.clone(), meter.clone()));
+    parts.chain = Arc::new(Timed::new(parts.chain.clone(), meter.clone()));
+}
+
+/// Serves health and metrics; gives where.
+fn serve_health(
+    socket: std::net::TcpListener,
+    node_id: &NodeId,
+    readiness: &watch::Receiver<Readiness>,
+    sampler: Sampler,
+) -> Result<SocketAddr, StartError> {
+    let served = HealthServer::over(socket, node_id.clone(), readiness.clone(), sampler);
+    let served = served.and_then(|server| Ok((server.addr()?, server)));
+    let (addr, server) = served.map_err(|e| StartError::Listen {
+        addr: "the given socket for health".to_owned(),
+        reason: e.to_string(),
+    })?;
+    tokio::spawn(server.serve());
+    Ok(addr)
+}
+
+/// The certificates in use.
+struct Certificates {
+    tls: Arc<quorate_tls::TlsMaterial>,
+    registry: Registry,
+    meter: Arc<Meter>,
+}
+
+impl Certificates {
+    /// Reads them again, and ends connections that would be refused now.
+    async fn reload(&self) -> Result<(), String> {
+        let material = self.tls.clone();
+        let reloaded = tokio::task::spawn_blocking(move || material.reload()).await;
+        let result = reloaded
+            .map_err(|error| error.to_string())
+            .and_then(|result| result.map_err(|error| error.to_string()));
+        if let Err(error) = &result {
+            self.meter.certificate_reload_failures.inc();
+            tracing::warn!(%error, "certificates.reload_failed");
         }
-        let ended = registry.recheck(&tls);
+        let ended = self.registry.recheck(&self.tls);
         if ended > 0 {
             tracing::warn!(ended, "certificates.connections_ended");
         }
+        result
+    }
+}
+
+/// Reads the certificates again from time to time.
+async fn reload(certificates: Arc<Certificates>, (beats, faults): (Arc<Beats>, Faults)) {
+    loop {
+        faults.pass(Loop::Certificates).await;
+        beats.waits(Loop::Certificates, RELOAD_EVERY);
+        tokio::time::sleep(RELOAD_EVERY).await;
+        // What fails is logged and counted, and tried again.
+        let _ = certificates.reload().await;
     }
 }
 
@@ -430,7 +554,33 @@ impl NodeHandle {
 
     /// What it has counted.
     pub fn counts(&self) -> Counts {
-        self.running.counters.read()
+        self.running.meter.counts()
+    }
+
+    /// Where it serves health and metrics, if it does.
+    pub fn health_addr(&self) -> Option<SocketAddr> {
+        self.running.health_addr
+    }
+
+    /// How it was found at the last look.
+    pub fn readiness(&self) -> Readiness {
+        self.running.readiness.borrow().clone()
+    }
+
+    /// Waits until a look at the node finds what is wanted; none when the node ended
+    /// before.
+    pub async fn until_found(&self, wanted: impl Fn(&Readiness) -> bool) -> Option<Readiness> {
+        let mut readiness = self.running.readiness.clone();
+        let found = readiness.wait_for(|found| wanted(found)).await;
+        found.ok().map(|found| found.clone())
+    }
+
+    /// Reads the certificates again now, as the node does by itself every minute.
+    ///
+    /// # Errors
+    /// Why they were not taken; those in use stay in use.
+    pub async fn reload_certificates(&self) -> Result<(), String> {
+        self.running.certificates.reload().await
     }
 
     /// What became of its spans; none when traces are off.

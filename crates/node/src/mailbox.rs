@@ -81,6 +81,11 @@ impl Mailbox {
         (Self(sender), receiver)
     }
 
+    /// How many messages wait for the driver.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.max_capacity() - self.0.capacity()
+    }
+
     pub(crate) async fn send(&self, message: Message) -> Result<(), Gone> {
         self.0.send(message).await.map_err(|_| Gone)
     }

@@ -15,8 +15,10 @@ use quorate_coordinator::{Coordinator, StoreError};
 use quorate_crypto::{CachedVerifier, KeyError, SigningKey};
 use quorate_tls::{TlsError, TlsMaterial, TlsPaths};
 
+use crate::alerts::Webhook;
 use crate::config::{Config, ConfigError, PeerAddress, TelemetrySection};
 use crate::faults::Faults;
+use crate::health::HealthLimits;
 use crate::journal::JournalError;
 use crate::stores::{open_audit, open_board};
 
@@ -134,6 +136,12 @@ pub struct Parts {
     pub tls: Arc<TlsMaterial>,
     /// A bound, listening socket.
     pub listener: TcpListener,
+    /// A bound, listening socket for health and metrics; none if nobody may ask.
+    pub health: Option<TcpListener>,
+    /// What is well.
+    pub health_limits: HealthLimits,
+    /// Where alerts are sent at once.
+    pub alert_webhook: Option<Webhook>,
     /// Where the other nodes are.
     pub peers: Vec<PeerAddress>,
     /// Rate limits.
@@ -199,11 +207,15 @@ impl Parts {
         })?;
         let vote_key = config.keys.vote_key_path.as_deref().map(read_key);
         let node_key = read_key(&config.keys.node_key_path)?;
-        let addr = config.node.listen_addr;
-        let listener = TcpListener::bind(addr).map_err(|e| StartError::Listen {
-            addr: addr.to_string(),
-            reason: e.to_string(),
-        })?;
+        let bind = |addr: std::net::SocketAddr, key: &str| {
+            TcpListener::bind(addr).map_err(|e| StartError::Listen {
+                addr: format!("{addr} ({key})"),
+                reason: e.to_string(),
+            })
+        };
+        let listener = bind(config.node.listen_addr, "node.listen_addr")?;
+        let health = config.node.health_addr;
+        let health = health.map(|addr| bind(addr, "node.health_addr"));
         let network = &config.network;
         let limit = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         Ok(Self {
@@ -215,6 +227,9 @@ impl Parts {
             node_key,
             tls,
             listener,
+            health: health.transpose()?,
+            health_limits: HealthLimits::default(),
+            alert_webhook: config.telemetry.alert_webhook.clone(),
             peers: network.bootstrap_peers.clone(),
             limits: Limits {
                 calls_per_sec: limit(network.rate_limit_votes_per_sec),

@@ -12,8 +12,12 @@ use quorate_consensus::NodeId;
 use rand::Rng as _;
 use tokio::time::timeout;
 
+use crate::alerts::{Alerts, Name};
 use crate::clock::wall_ms;
+use crate::faults::Faults;
 use crate::feed::{Feed, FeedError};
+use crate::health::beats::{Beats, Loop};
+use crate::metrics::Meter;
 use crate::seen::SeenAudit;
 use crate::traces::Rows;
 
@@ -34,6 +38,9 @@ const SPREAD_MS: u64 = 500;
 /// How often whoever has the lease archives.
 const ARCHIVE_EVERY: Duration = Duration::from_secs(3600);
 
+/// How long archiving may take: it may be much that is old.
+const ARCHIVING: Duration = Duration::from_secs(600);
+
 /// The pause after an error.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -41,24 +48,37 @@ const AWAY: Duration = Duration::from_secs(1);
 const BROKEN: Duration = Duration::from_secs(60);
 
 /// Projects for as long as the node runs.
-pub(crate) async fn project(feed: Arc<Feed>, audit: Arc<SeenAudit>, own: NodeId, rows: Rows) {
+pub(crate) async fn project(
+    feed: Arc<Feed>,
+    audit: Arc<SeenAudit>,
+    own: NodeId,
+    rows: Rows,
+    (meter, alerts): (Arc<Meter>, Arc<Alerts>),
+    (beats, faults): (Arc<Beats>, Faults),
+) {
     let mut heads = feed.heads();
     let mut projector = Projector {
         feed,
         audit,
         own,
         rows,
+        meter,
+        alerts,
         cursor: None,
         prolonged: None,
         archived: None,
     };
     let mut away = false;
     loop {
+        faults.pass(Loop::Projector).await;
+        beats.moves(Loop::Projector);
         heads.borrow_and_update();
         match projector.step().await {
             Ok(Step::Projected) => {}
             Ok(Step::UpToDate) => {
+                beats.waits(Loop::Projector, ARCHIVING);
                 projector.archive().await;
+                beats.waits(Loop::Projector, PROLONG);
                 match timeout(PROLONG, heads.changed()).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return,
@@ -82,6 +102,7 @@ pub(crate) async fn project(feed: Arc<Feed>, audit: Arc<SeenAudit>, own: NodeId,
             Err(Halt::Broken(why)) => {
                 tracing::error!(%why, "audit.broken: nothing is projected");
                 projector.cursor = None;
+                beats.waits(Loop::Projector, BROKEN);
                 tokio::time::sleep(BROKEN).await;
                 continue;
             }
@@ -131,6 +152,8 @@ struct Projector {
     audit: Arc<SeenAudit>,
     own: NodeId,
     rows: Rows,
+    meter: Arc<Meter>,
+    alerts: Arc<Alerts>,
     /// Where the store stands, as far as is known.
     cursor: Option<u64>,
     /// When the lease was last taken or prolonged.
@@ -186,6 +209,10 @@ impl Projector {
             }
             Err(error) => {
                 tracing::warn!(%error, "alert.collection_failed: old rows were not archived");
+                self.meter.collection_failures.inc();
+                let detail = format!("old rows were not archived: {error}");
+                self.alerts
+                    .raise(Name::CollectionFailed, self.alerts.this_node(), detail);
             }
         }
     }
@@ -201,6 +228,7 @@ impl Projector {
             tracing::debug!(node_id = %self.own, "audit.projects: this node has the lease");
         }
         self.prolonged = leads.then_some(asked);
+        self.meter.audit_projecting.set(f64::from(u8::from(leads)));
         Ok(leads)
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use quorate_audit::{AuditError, AuditStore};
 use quorate_engine::{AuditAnswer, AuditAsk};
 
-use crate::counters::Counters;
+use crate::alerts::{Alerts, Name};
 use crate::journal::{Journal, JournalError};
 
 /// How often what was seen is made durable: each time keeps the sign guard waiting for
@@ -21,7 +21,7 @@ const KEEP_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct SeenAudit {
     store: Arc<dyn AuditStore>,
     journal: Arc<Mutex<Journal>>,
-    counters: Arc<Counters>,
+    alerts: Arc<Alerts>,
     seen: Mutex<Seen>,
 }
 
@@ -49,13 +49,13 @@ impl SeenAudit {
     pub(crate) fn new(
         store: Arc<dyn AuditStore>,
         journal: Arc<Mutex<Journal>>,
-        counters: Arc<Counters>,
+        alerts: Arc<Alerts>,
     ) -> Result<Self, JournalError> {
         let revision = locked(&journal).audit_seen()?;
         Ok(Self {
             store,
             journal,
-            counters,
+            alerts,
             seen: Mutex::new(Seen {
                 revision,
                 kept: revision,
@@ -92,11 +92,15 @@ impl SeenAudit {
         if cursor < known {
             seen.stands = Stands::Behind { at: cursor };
             if !matches!(before, Stands::Behind { .. }) {
-                self.counters.alerts.one();
                 tracing::error!(
                     cursor,
                     seen = known,
                     "alert.store_rollback: the audit store is older than what this node has seen; it is projected anew, and submissions pause until then"
+                );
+                self.alerts.raise(
+                    Name::StoreRollback,
+                    vec![("store", "audit".into())],
+                    format!("the audit store stands at revision {cursor}, and was seen at {known}"),
                 );
             }
         } else {
@@ -167,6 +171,7 @@ mod tests {
     use quorate_testkit::{Cluster, tx};
 
     use super::*;
+    use crate::metrics::Meter;
 
     fn entry(revision: u64) -> BoardEntry {
         BoardEntry {
@@ -185,8 +190,9 @@ mod tests {
         journal.keep_audit_seen(2).unwrap();
         let journal = Arc::new(Mutex::new(journal));
         let store = SqliteAudit::open(directory.path().join("audit.db"), rules).unwrap();
-        let counters = Arc::new(Counters::default());
-        let audit = SeenAudit::new(Arc::new(store), journal.clone(), counters.clone()).unwrap();
+        let meter = Arc::new(Meter::default());
+        let alerts = Alerts::new(meter.clone(), own, cluster.rules(), None);
+        let audit = SeenAudit::new(Arc::new(store), journal.clone(), Arc::new(alerts)).unwrap();
 
         let ask = || audit.ask(AuditAsk::Variants { tx_id: tx("a") });
         for _ in 0..2 {
@@ -196,7 +202,7 @@ mod tests {
             assert!(why.contains("STORE_ROLLBACK"), "{why}");
             assert!(why.contains('2'), "{why}");
         }
-        assert_eq!(counters.read().alerts, 1, "told once");
+        assert_eq!(meter.counts().alerts, 1, "told once");
 
         for revision in 1..=3 {
             let reached = audit
@@ -211,18 +217,18 @@ mod tests {
             }
         }
         assert_eq!(audit.cursor().await.unwrap(), 3);
-        assert_eq!(counters.read().alerts, 1);
+        assert_eq!(meter.counts().alerts, 1);
         audit.keep().await;
         assert_eq!(locked(&journal).audit_seen().unwrap(), 3);
         // While the node runs, it finds out by itself.
         audit.note(1, audit.known());
         assert!(matches!(ask().await, AuditAnswer::Unavailable(_)));
-        assert_eq!(counters.read().alerts, 2);
+        assert_eq!(meter.counts().alerts, 2);
         // A look from before the store went on is no rollback.
         audit.note(3, 3);
         audit.note(9, 3);
         audit.note(3, 3);
-        assert_eq!(counters.read().alerts, 2);
+        assert_eq!(meter.counts().alerts, 2);
         assert_eq!(ask().await, AuditAnswer::Variants(Vec::new()));
     }
 }

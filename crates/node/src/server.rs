@@ -12,8 +12,8 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::driver::Pulse;
 use crate::exchange::Sessions;
+use crate::health::{Cause, Readiness};
 use crate::service::{Api, GateLayer, GateRules, Routes};
 
 /// How often an idle connection is probed, and how long the answer may take.
@@ -29,13 +29,13 @@ pub(crate) async fn serve(
     api: Arc<Api>,
     sessions: Arc<Sessions>,
     gate: Arc<GateRules>,
-    pulse: watch::Receiver<Pulse>,
+    readiness: watch::Receiver<Readiness>,
     stopping: CancellationToken,
 ) {
     let (reporter, health) = tonic_health::server::health_reporter();
-    // So that nobody is told SERVING before the first beat.
-    report(&reporter, false).await;
-    tokio::spawn(keep_reporting(reporter, pulse, stopping.clone()));
+    // So that nobody is told SERVING before the first look.
+    report(&reporter, &Readiness::default()).await;
+    tokio::spawn(keep_reporting(reporter, readiness, stopping.clone()));
 
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -68,32 +68,44 @@ pub(crate) async fn serve(
     }
 }
 
-async fn report(reporter: &HealthReporter, serving: bool) {
-    let status = match serving {
+/// The names under which parts are asked for, beside the node as a whole (no name) and
+/// the service that takes votes, and what keeps each from serving.
+const PARTS: [(&str, Cause); 3] = [
+    ("quorate.board", Cause::BoardUnavailable),
+    ("quorate.audit", Cause::AuditUnavailable),
+    ("quorate.chain", Cause::ChainUnavailable),
+];
+
+async fn report(reporter: &HealthReporter, readiness: &Readiness) {
+    let status = |serving| match serving {
         true => ServingStatus::Serving,
         false => ServingStatus::NotServing,
     };
-    reporter.set_service_status("", status).await;
-    reporter.set_service_status(SERVICE_NAME, status).await;
+    for (name, serving) in [
+        ("", readiness.is_ready()),
+        (SERVICE_NAME, readiness.takes_votes()),
+    ] {
+        reporter.set_service_status(name, status(serving)).await;
+    }
+    for (name, cause) in PARTS {
+        let serving = readiness.looked && !readiness.has(cause);
+        reporter.set_service_status(name, status(serving)).await;
+    }
 }
 
-/// Serving means: in service, and not about to stop.
+/// Tells what was found at every look, until the node is about to stop.
 async fn keep_reporting(
     reporter: HealthReporter,
-    mut pulse: watch::Receiver<Pulse>,
+    mut readiness: watch::Receiver<Readiness>,
     stopping: CancellationToken,
 ) {
-    let mut was = false;
     loop {
-        let serving = pulse.borrow_and_update().in_service;
-        if serving != was {
-            report(&reporter, serving).await;
-            was = serving;
-        }
+        let found = readiness.borrow_and_update().clone();
+        report(&reporter, &found).await;
         tokio::select! {
-            changed = pulse.changed() => if changed.is_err() { break },
+            changed = readiness.changed() => if changed.is_err() { break },
             () = stopping.cancelled() => break,
         }
     }
-    report(&reporter, false).await;
+    report(&reporter, &Readiness::default()).await;
 }

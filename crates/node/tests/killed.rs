@@ -102,6 +102,7 @@ async fn the_child_process() {
                 }
                 quorate_node::Verdict::Go
             })),
+            ..Faults::default()
         };
     }
     let node = Node::start(parts).await.unwrap();

@@ -157,6 +157,8 @@ pub struct NodeSection {
     /// Where others reach this node. Checked, and not told to anybody in this
     /// version: the others name it in their bootstrap peers.
     pub advertise_addr: Option<PeerAddress>,
+    /// Where to serve health and metrics; none for nowhere.
+    pub health_addr: Option<SocketAddr>,
     /// Where the journal lies. One process at a time.
     pub data_dir: PathBuf,
 }
@@ -520,6 +522,7 @@ impl Reader {
                     .text("node", "listen_addr")?
                     .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 9000))),
                 advertise_addr: self.text("node", "advertise_addr")?,
+                health_addr: self.health_addr()?,
                 data_dir: data_dir.clone(),
             },
             keys: KeysSection {
@@ -559,6 +562,21 @@ impl Reader {
             telemetry: self.telemetry()?,
         };
         Ok(config)
+    }
+
+    /// An address, or "none".
+    fn health_addr(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        let read = |raw: &Raw| match raw {
+            Raw::Text(text) if text == "none" => Ok(None),
+            Raw::Text(text) => text
+                .parse()
+                .map(Some)
+                .map_err(|_| format!("must be an address with a port, or \"none\", not {text:?}")),
+            _ => Err("must be a text".to_owned()),
+        };
+        let given = self.take("node", "health_addr", read)?;
+        let usual = Some(SocketAddr::from(([127, 0, 0, 1], 8080)));
+        Ok(given.map_or(usual, |(addr, _)| addr))
     }
 
     fn peers(&self) -> Result<Vec<PeerAddress>, ConfigError> {
@@ -601,6 +619,7 @@ impl Reader {
             otlp_endpoint: endpoint.map(|(endpoint, _)| endpoint),
             sample_ratio: ratio.map_or(default.sample_ratio, |(ratio, _)| ratio),
             trace_values: values.map_or(default.trace_values, |(values, _)| values),
+            alert_webhook: self.text("telemetry", "alert_webhook")?,
         })
     }
 

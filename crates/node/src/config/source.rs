@@ -29,6 +29,7 @@ pub(super) const KEYS: &[Key] = &[
     ("node", "peer_id", Kind::Text, Some("PEER_ID")),
     ("node", "listen_addr", Kind::Text, Some("LISTEN_ADDR")),
     ("node", "advertise_addr", Kind::Text, None),
+    ("node", "health_addr", Kind::Text, None),
     ("node", "data_dir", Kind::Text, None),
     ("keys", "vote_key_path", Kind::Text, None),
     ("keys", "node_key_path", Kind::Text, None),
@@ -85,11 +86,8 @@ pub(super) const KEYS: &[Key] = &[
     ("telemetry", "otlp_endpoint", Kind::Text, None),
     ("telemetry", "sample_ratio", Kind::Ratio, None),
     ("telemetry", "trace_values", Kind::Flag, None),
+    ("telemetry", "alert_webhook", Kind::Text, None),
 ];
-
-/// Keys that later versions have: naming one is a clear error, not a misspelling.
-pub(super) const LATER: &[(&str, &str)] =
-    &[("node", "health_addr"), ("telemetry", "alert_webhook")];
 
 /// Where a setting stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,19 +201,12 @@ pub(super) fn read_file(
                 None => unknown(place, None, name),
             });
         };
-        let is_later = LATER.iter().any(|l| l.0 == name);
-        if !is_later && !KEYS.iter().any(|k| k.0 == name) {
+        if !KEYS.iter().any(|k| k.0 == name) {
             return Err(unknown(place, None, name));
         }
         for (key, value) in table {
             let place = at(key.span().start);
             let key = key.get_ref().as_ref();
-            if LATER.contains(&(name, key)) {
-                return Err(ConfigError::Later {
-                    place,
-                    what: format!("{name}.{key}"),
-                });
-            }
             let known = find(name, key).ok_or_else(|| unknown(place, Some(name), key))?;
             let place = at(value.span().start);
             let raw = read_value(known, value.get_ref())
@@ -313,12 +304,6 @@ pub(super) fn read_environment(
         let Some(rest) = name.strip_prefix("QUORATE_") else {
             continue;
         };
-        if let Some((section, key)) = LATER.iter().find(|l| long_name(l.0, l.1) == *name) {
-            return Err(ConfigError::Later {
-                place: place(),
-                what: format!("{section}.{key}"),
-            });
-        }
         let lower = rest.to_ascii_lowercase();
         let section = KEYS
             .iter()
@@ -348,10 +333,6 @@ pub(super) fn read_flags(
     for (name, text) in flags {
         let place = Place::Flag(name.clone());
         let (section, key) = name.split_once('.').unwrap_or(("", name));
-        if LATER.contains(&(section, key)) {
-            let what = name.clone();
-            return Err(ConfigError::Later { place, what });
-        }
         let known = find(section, key).ok_or_else(|| unknown(place.clone(), Some(section), key))?;
         settings.insert((known.0, known.1), read_text(known, text, place)?);
     }

@@ -1,9 +1,10 @@
-//! `[telemetry]`: where traces go, and how many of them.
+//! `[telemetry]`: where traces go, and how many of them, and where alerts go.
 
 use quorate_consensus::{NodeId, Rules};
 use quorate_telemetry::{Exporter, Pace, Resource};
 use tonic::transport::Endpoint;
 
+use crate::alerts::Webhook;
 use crate::traces::Settings;
 
 /// `[telemetry]`: where traces go, and how many of them.
@@ -16,6 +17,8 @@ pub struct TelemetrySection {
     pub sample_ratio: f64,
     /// Traces show what was voted for. Values that prove a lie they always show.
     pub trace_values: bool,
+    /// Where alerts are sent at once.
+    pub alert_webhook: Option<Webhook>,
 }
 
 impl Default for TelemetrySection {
@@ -24,6 +27,7 @@ impl Default for TelemetrySection {
             otlp_endpoint: None,
             sample_ratio: 1.0,
             trace_values: false,
+            alert_webhook: None,
         }
     }
 }

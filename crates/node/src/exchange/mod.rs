@@ -20,8 +20,8 @@ use quorate_tls::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::counters::Counters;
 use crate::mailbox::Mailbox;
+use crate::metrics::Meter;
 use crate::prewarm::Prewarmer;
 
 pub(crate) use codec::RawCodec;
@@ -43,7 +43,7 @@ pub(crate) struct Sessions {
     pub(crate) mailbox: Mailbox,
     pub(crate) prewarmer: Prewarmer,
     pub(crate) admission: Arc<Admission>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) meter: Arc<Meter>,
     /// Frames of one peer in a second.
     pub(crate) frames_per_sec: std::num::NonZeroU32,
     /// The node goes down: no new streams.
@@ -58,7 +58,7 @@ impl Sessions {
         mailbox: Mailbox,
         prewarmer: Prewarmer,
         admission: Arc<Admission>,
-        counters: Arc<Counters>,
+        meter: Arc<Meter>,
         frames_per_sec: std::num::NonZeroU32,
         stopping: CancellationToken,
     ) -> Self {
@@ -67,7 +67,7 @@ impl Sessions {
             mailbox,
             prewarmer,
             admission,
-            counters,
+            meter,
             frames_per_sec,
             stopping,
             dialled: Dialled::default(),

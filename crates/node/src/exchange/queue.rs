@@ -79,6 +79,11 @@ impl Queue {
         }
     }
 
+    /// How many frames wait.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.max_capacity() - self.frames.capacity()
+    }
+
     /// Says goodbye, if there is room, and closes the stream.
     pub(crate) fn close(self, goodbye: Goodbye) {
         let body = Some(frame::Body::Goodbye(goodbye));

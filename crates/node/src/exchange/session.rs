@@ -80,7 +80,6 @@ async fn run(sessions: &Arc<Sessions>, stream: StreamId, peer: PeerInfo, ends: E
     {
         return;
     }
-    sessions.counters.streams_opened.one();
     tracing::debug!(from = %peer.remote_addr, outgoing = peer.outgoing, "exchange.up");
 
     let writer =
@@ -136,13 +135,17 @@ async fn read(
                 break;
             }
         }
-        sessions.counters.frames_received.add(frames.len());
+        let received = sessions.meter.gossip_messages.of(["received"]);
+        received.inc_by(frames.len() as u64);
         let mut arrival = Arrival::now();
         arrival.together = frames.len();
         let frames = sessions.prewarmer.frames(frames).await;
         arrival.checked = Instant::now();
         for frame in frames {
-            limiter.until_ready().await;
+            if limiter.check().is_err() {
+                sessions.meter.rate_limited.of(["frames"]).inc();
+                limiter.until_ready().await;
+            }
             if hand_over(sessions, stream, frame, arrival).await.is_err() {
                 return Gone.to_string();
             }
@@ -151,7 +154,7 @@ async fn read(
             None => {}
             Some(Ended::Status(status)) => return status.to_string(),
             Some(Ended::Bad(bad)) => {
-                sessions.counters.frames_malformed.one();
+                sessions.meter.gossip_messages_malformed.inc();
                 tracing::warn!(why = %bad.why, "exchange.bad_frame");
                 let event = Event::BadFrame {
                     stream,
@@ -254,7 +257,7 @@ async fn write(
             if !sent {
                 return;
             }
-            sessions.counters.frames_sent.one();
+            sessions.meter.gossip_messages.of(["sent"]).inc();
         }
     }
 }

@@ -19,8 +19,8 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use crate::counters::Counters;
 use crate::exchange::Admission;
+use crate::metrics::Meter;
 use crate::status::{ApiError, refine};
 
 /// Every so many calls, identities that have not called for long are forgotten.
@@ -52,7 +52,7 @@ pub(crate) struct Rules {
     admission: Arc<Admission>,
     limiter: DefaultKeyedRateLimiter<Identity>,
     calls: AtomicU32,
-    counters: Arc<Counters>,
+    meter: Arc<Meter>,
 }
 
 impl Rules {
@@ -62,7 +62,7 @@ impl Rules {
         admission: Arc<Admission>,
         per_second: NonZeroU32,
         burst: NonZeroU32,
-        counters: Arc<Counters>,
+        meter: Arc<Meter>,
     ) -> Self {
         let quota = Quota::per_second(per_second).allow_burst(burst);
         Self {
@@ -71,7 +71,7 @@ impl Rules {
             admission,
             limiter: RateLimiter::keyed(quota),
             calls: AtomicU32::new(0),
-            counters,
+            meter,
         }
     }
 
@@ -86,7 +86,7 @@ impl Rules {
         self.limit(caller)?;
         let forbidden = self.judge(allowed(path), caller);
         if forbidden.is_err() {
-            self.counters.calls_forbidden.one();
+            self.meter.calls_forbidden.inc();
             return forbidden;
         }
         Ok(())
@@ -124,7 +124,7 @@ impl Rules {
             self.limiter.retain_recent();
         }
         self.limiter.check_key(caller).map_err(|not_until| {
-            self.counters.calls_limited.one();
+            self.meter.rate_limited.of(["calls"]).inc();
             let retry = not_until.wait_time_from(DefaultClock::default().now());
             ApiError::RateLimited { retry }
         })
@@ -170,8 +170,10 @@ where
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let peer = request.extensions().get::<PeerInfo>();
         let span = span(&request, peer);
+        let method = method(request.uri().path());
         if let Err(error) = self.rules.admit(request.uri().path(), peer) {
             let status = Status::from(error);
+            self.rules.meter.called(method, status.code());
             span.in_scope(
                 || tracing::info!(code = ?status.code(), reason = status.message(), "call.refused"),
             );
@@ -179,10 +181,15 @@ where
         }
         let began = Instant::now();
         let answer = self.inner.call(request);
+        let meter = self.rules.meter.clone();
         let call = async move {
             let response = refine(answer.await?);
             let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            match Status::from_header_map(response.headers()) {
+            meter.call_duration.of([method]).took(began.elapsed());
+            let status = Status::from_header_map(response.headers());
+            let code = status.as_ref().map_or(tonic::Code::Ok, Status::code);
+            meter.called(method, code);
+            match status {
                 Some(status) if status.code() != tonic::Code::Ok => {
                     tracing::debug!(micros, code = ?status.code(), message = status.message(), "call.failed");
                 }
@@ -192,6 +199,25 @@ where
         };
         Box::pin(call.instrument(span))
     }
+}
+
+/// The methods that are measured by name; whatever else is called is one.
+const METHODS: [&str; 8] = [
+    "Exchange",
+    "Submit",
+    "Status",
+    "Watch",
+    "List",
+    "GetCertificate",
+    "GetRules",
+    "Check",
+];
+
+/// A method's name as a label: callers may ask for any path.
+fn method(path: &str) -> &'static str {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let known = METHODS.iter().find(|known| **known == name);
+    known.copied().unwrap_or("other")
 }
 
 /// A call's span, with the caller's trace if it sent one.
@@ -293,7 +319,7 @@ mod tests {
         assert_eq!(code(rules.limit(&alice)), tonic::Code::Ok);
         assert_eq!(code(rules.limit(&alice)), tonic::Code::ResourceExhausted);
         assert_eq!(code(rules.limit(&operator)), tonic::Code::Ok);
-        assert_eq!(rules.counters.read().calls_limited, 1);
+        assert_eq!(rules.meter.counts().calls_limited, 1);
     }
 
     #[tokio::test]

@@ -25,9 +25,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clock::wall_ms;
-use crate::counters::Counters;
 use crate::feed::Feed;
 use crate::mailbox::{Gone, Handover, Mailbox, Message};
+use crate::metrics::Meter;
 use crate::status::ApiError;
 
 pub(crate) use gate::{GateLayer, Rules as GateRules};
@@ -49,7 +49,7 @@ pub(crate) struct Api {
     pub(crate) own: quorate_consensus::NodeId,
     pub(crate) mailbox: Mailbox,
     pub(crate) feed: Arc<Feed>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) meter: Arc<Meter>,
     /// The node goes down: nothing new is begun.
     pub(crate) stopping: CancellationToken,
     /// The node goes down: watchers are told.
@@ -124,7 +124,10 @@ impl Api {
         let outcome: Result<Result<Answer, Reject>, Gone> =
             match tokio::time::timeout(deadline, whole).await {
                 Ok(outcome) => outcome,
-                Err(_) => return Err(ApiError::DeadlineExceeded),
+                Err(_) => {
+                    self.meter.client_votes.of(["unanswered"]).inc();
+                    return Err(ApiError::DeadlineExceeded);
+                }
             };
         abandon.mailbox = None;
         Ok(outcome??)
@@ -266,14 +269,13 @@ impl VoteService for Api {
         &self,
         request: Request<SubmitRequest>,
     ) -> Result<Response<SubmitResponse>, Status> {
-        self.counters.submits.one();
         let arrived = Instant::now();
         let deadline = deadline(request.metadata());
         // Linked, not adopted: the transaction has a trace of its own.
         let link = request.metadata().get(trace::HEADER);
         let link = link.and_then(|text| text.to_str().ok()?.parse().ok());
         let submit = read_submit(request.into_inner()).inspect_err(|_| {
-            self.counters.submits_rejected.one();
+            self.meter.client_votes.of(["refused"]).inc();
         })?;
         let answer = self.submit_vote(submit, deadline, (arrived, link)).await?;
         let context = TxId::new(&answer.ballot.tx_id)

@@ -5,6 +5,8 @@
     reason = "each test file uses its own part"
 )]
 
+pub mod scrape;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -172,7 +174,7 @@ impl Cluster {
         let text = |path: PathBuf| toml::Value::String(path.display().to_string());
         let files = self.files(i);
         format!(
-            "[node]\nnode_id = \"{}\"\nlisten_addr = \"{listen_addr}\"\ndata_dir = {}\n\
+            "[node]\nnode_id = \"{}\"\nlisten_addr = \"{listen_addr}\"\nhealth_addr = \"127.0.0.1:0\"\ndata_dir = {}\n\
              [keys]\nvote_key_path = {}\nnode_key_path = {}\n\
              [mtls]\nca_cert_path = {}\nclients_ca_path = {}\nnode_cert_path = {}\nnode_key_path = {}\n\
              [storage]\nembedded_dir = {}\npostgres_url = \"{}\"\n{}\n\
