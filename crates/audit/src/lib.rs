@@ -23,5 +23,6 @@ pub mod verify;
 
 pub use lineage::Lineage;
 pub use postgres::PostgresAudit;
+pub use rows::SubmissionCounts;
 pub use sqlite::SqliteAudit;
 pub use store::{AuditError, AuditStore};

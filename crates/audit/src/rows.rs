@@ -104,6 +104,15 @@ pub struct SubmissionRow {
     pub confirmed_at_ms: Option<u64>,
 }
 
+/// How many submissions there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubmissionCounts {
+    /// Reserved, and not yet concluded.
+    pub pending: u64,
+    /// In the archive.
+    pub archived: u64,
+}
+
 /// How sure a stranger can be of a violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProofKind {

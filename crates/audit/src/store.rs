@@ -9,8 +9,8 @@ use quorate_engine::{AuditAnswer, AuditAsk};
 
 use crate::archive::{Archived, Horizon};
 use crate::rows::{
-    AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
-    ViolationRow, VoteRow,
+    AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionCounts, SubmissionRow,
+    SubmissionState, ViolationRow, VoteRow,
 };
 use crate::seal::Head;
 
@@ -144,6 +144,13 @@ pub trait AuditStore: Send + Sync + 'static {
         state: Option<SubmissionState>,
         limit: u32,
     ) -> Result<Vec<SubmissionRow>, AuditError>;
+
+    /// How many submissions are PENDING, and how many are archived. Counts rows: ask it
+    /// seldom.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`].
+    async fn submission_counts(&self) -> Result<SubmissionCounts, AuditError>;
 
     /// The last violation, and the seal that it must have.
     ///

@@ -84,6 +84,19 @@ pub struct Tampering {
     pub detail: String,
 }
 
+/// How one member of a store that consists of several is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Where it is, as the configuration names it.
+    pub endpoint: String,
+    /// What is wrong with it, for people; none when it answers and knows a leader.
+    pub trouble: Option<String>,
+    /// Bytes that it uses of its quota, as far as it tells.
+    pub used_bytes: Option<u64>,
+    /// Its quota in bytes, as far as it tells.
+    pub quota_bytes: Option<u64>,
+}
+
 /// Puts operations on the board into one order.
 ///
 /// Every handle on one store, in whichever process, sees the same entries in the
@@ -129,6 +142,12 @@ pub trait Coordinator: Send + Sync + 'static {
 
     /// The backend's name as the configuration knows it.
     fn backend(&self) -> &'static str;
+
+    /// How the store's members are, each asked by itself; none for a store that has no
+    /// members. Returns within the time that the backend gives one request.
+    async fn members(&self) -> Vec<MemberStatus> {
+        Vec::new()
+    }
 }
 
 #[async_trait]
@@ -155,5 +174,9 @@ impl<C: Coordinator + ?Sized> Coordinator for Arc<C> {
 
     fn backend(&self) -> &'static str {
         (**self).backend()
+    }
+
+    async fn members(&self) -> Vec<MemberStatus> {
+        (**self).members().await
     }
 }

@@ -12,6 +12,6 @@ pub mod etcd;
 pub mod suite;
 pub mod testing;
 
-pub use api::{Coordinator, StoreError, Tampering};
+pub use api::{Coordinator, MemberStatus, StoreError, Tampering};
 pub use embedded::Embedded;
 pub use etcd::Etcd;

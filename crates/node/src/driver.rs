@@ -238,7 +238,10 @@ impl Driver {
                 self.handle(now, Event::Entries { entries }, Span::current(), effects);
                 self.fed.push(fed);
             }
-            Message::Alert(alert) => self.alert(&alert),
+            Message::Alert(alert) => {
+                self.traces.alerted(&alert);
+                self.ports.alerts.engine(&alert);
+            }
             Message::Look(look) => look(&self.engine, now),
             Message::Goodbye(done) => {
                 for (_, queue) in self.streams.drain() {

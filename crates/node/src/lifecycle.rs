@@ -259,8 +259,7 @@ async fn assemble(
     let kept = Arc::new(kept);
     let audit = look_at(parts.audit, &journal, &alerts).await?;
 
-    // The place of the histogram of stages.
-    let stages: Arc<dyn StageSink> = Arc::new(());
+    let stages: Arc<dyn StageSink> = meter.clone();
     let exporter = parts.telemetry.exporter(&parts.node_id, &rules);
     let traces = Traces::new(
         parts.node_id.clone(),

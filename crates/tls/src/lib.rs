@@ -30,7 +30,7 @@ pub use connection::{Connection, PeerInfo};
 pub use error::TlsError;
 pub use identity::{Identity, IdentityError, Role, Serial};
 pub use listener::{Counters, Listener, ListenerOptions};
-pub use material::{TlsMaterial, TlsPaths};
+pub use material::{Expiries, TlsMaterial, TlsPaths};
 pub use outward::{OutwardPaths, OutwardTls};
 pub use refused::{Refusal, Refused};
 pub use registry::Registry;

@@ -56,6 +56,22 @@ pub(crate) struct Current {
     pub(crate) server: Arc<ServerConfig>,
     pub(crate) verifier: Arc<PeerVerifier>,
     pub(crate) own: OwnCertificate,
+    pub(crate) expiries: Expiries,
+}
+
+/// Until when what is in use is good: milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiries {
+    /// The node's own certificate.
+    pub own_ms: u64,
+    /// The last of the cluster CA's certificates: while one is being replaced by
+    /// another, the new one counts.
+    pub cluster_ca_ms: Option<u64>,
+    /// The same for the trustee's own CA.
+    pub clients_ca_ms: Option<u64>,
+    /// The first of the revocation lists; none without a list, or when none names a
+    /// time.
+    pub crl_ms: Option<u64>,
 }
 
 /// What our own certificate says.
@@ -109,6 +125,11 @@ impl TlsMaterial {
     /// What the node's own certificate says.
     pub fn own(&self) -> OwnCertificate {
         self.current.load().own.clone()
+    }
+
+    /// Until when what is in use is good.
+    pub fn expiries(&self) -> Expiries {
+        self.current.load().expiries
     }
 
     /// What the node dials with; follows every reload.
@@ -175,12 +196,35 @@ fn load(paths: &TlsPaths) -> Result<(Current, ClientTls), TlsError> {
     // Nothing resumes past a revocation: every connection proves its certificate anew.
     server.send_tls13_tickets = 0;
     server.session_storage = Arc::new(NoServerSessionStorage {});
+    let expiries = Expiries {
+        own_ms: leaf.own.not_after_ms,
+        cluster_ca_ms: last_end(&cluster_cas),
+        clients_ca_ms: last_end(&clients_cas),
+        crl_ms: first_update(&crls),
+    };
     let current = Current {
         server: Arc::new(server),
         verifier,
         own: leaf.own,
+        expiries,
     };
     Ok((current, client))
+}
+
+fn last_end(cas: &[CertificateDer<'_>]) -> Option<u64> {
+    let end = |ca: &CertificateDer<'_>| {
+        let ca = identity::parse(ca).ok()?;
+        Some(millis(ca.validity().not_after.timestamp()))
+    };
+    cas.iter().filter_map(end).max()
+}
+
+fn first_update(crls: &[CertificateRevocationListDer<'_>]) -> Option<u64> {
+    let next = |list: &CertificateRevocationListDer<'_>| {
+        let (_, list) = x509_parser::parse_x509_crl(list).ok()?;
+        list.next_update().map(|time| millis(time.timestamp()))
+    };
+    crls.iter().filter_map(next).min()
 }
 
 /// Finds a CA in the wrong place before it lets the wrong people in.

@@ -20,8 +20,8 @@ use crate::archive::{Archived, Horizon};
 use crate::change::Batch;
 use crate::lineage::Lineage;
 use crate::rows::{
-    AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
-    ViolationRow, VoteRow,
+    AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionCounts, SubmissionRow,
+    SubmissionState, ViolationRow, VoteRow,
 };
 use crate::seal::Head;
 use crate::store::{AuditError, AuditStore};
@@ -250,6 +250,11 @@ impl AuditStore for PostgresAudit {
     async fn head(&self) -> Result<Head, AuditError> {
         let read = self.run(async |client| query::cursor(client, false).await);
         read.await.map(|(_, head)| head)
+    }
+
+    async fn submission_counts(&self) -> Result<SubmissionCounts, AuditError> {
+        self.run(async |client| query::submission_counts(client).await)
+            .await
     }
 
     async fn violations(&self, filter: &Filter) -> Result<Vec<ViolationRow>, AuditError> {

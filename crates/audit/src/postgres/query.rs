@@ -14,8 +14,8 @@ use crate::evidence::{accusation_of, violation_of};
 use crate::fence::{self, Found};
 use crate::page::Page;
 use crate::rows::{
-    AccusationRow, BanRow, DecisionRow, Filter, ProofKind, ReputationRow, SubmissionRow,
-    SubmissionState, ViolationRow, VoteRow,
+    AccusationRow, BanRow, DecisionRow, Filter, ProofKind, ReputationRow, SubmissionCounts,
+    SubmissionRow, SubmissionState, ViolationRow, VoteRow,
 };
 use crate::seal::Head;
 use crate::store::AuditError;
@@ -166,6 +166,28 @@ pub(super) async fn submissions(
                ORDER BY submitted_at DESC, tx_id DESC LIMIT $2";
     let state = state.map(SubmissionState::as_str);
     many(client, sql, &[&state, &i64::from(limit)], submission_row).await
+}
+
+/// How many rows are pending, and how many archived.
+pub(super) async fn submission_counts(
+    client: &impl GenericClient,
+) -> Result<SubmissionCounts, AuditError> {
+    let sql = "SELECT (SELECT count(*) FROM blockchain_submissions WHERE state = $1) AS pending,
+                      (SELECT count(*) FROM blockchain_submissions_archive) AS archived";
+    let pending = SubmissionState::Pending.as_str();
+    let mut rows = many(client, sql, &[&pending], counts_row).await?;
+    Ok(rows.pop().unwrap_or_default())
+}
+
+fn counts_row(row: &Row) -> Result<SubmissionCounts, AuditError> {
+    let count = |column| {
+        let number: i64 = get(row, column)?;
+        Ok(u64::try_from(number).unwrap_or_default())
+    };
+    Ok(SubmissionCounts {
+        pending: count("pending")?,
+        archived: count("archived")?,
+    })
 }
 
 /// Rows by [`Filter`], whose columns are $1 (tx_id), $2 (node) and $3 (limit, NULL for

@@ -18,8 +18,8 @@ use tokio::sync::Mutex;
 use crate::archive::{Archived, Horizon};
 use crate::lineage::Lineage;
 use crate::rows::{
-    AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
-    ViolationRow, VoteRow,
+    AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionCounts, SubmissionRow,
+    SubmissionState, ViolationRow, VoteRow,
 };
 use crate::seal::Head;
 use crate::store::{AuditError, AuditStore};
@@ -219,6 +219,11 @@ impl AuditStore for SqliteAudit {
         limit: u32,
     ) -> Result<Vec<SubmissionRow>, AuditError> {
         self.run(move |connection| query::submissions(connection, state, limit))
+            .await
+    }
+
+    async fn submission_counts(&self) -> Result<SubmissionCounts, AuditError> {
+        self.run(|connection| query::submission_counts(connection))
             .await
     }
 

@@ -14,8 +14,8 @@ use super::columns::{Named, Peer, Utc, Wide, choice, joined};
 use crate::fence::{self, Found};
 use crate::page::Page;
 use crate::rows::{
-    AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
-    ViolationRow, VoteRow,
+    AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionCounts, SubmissionRow,
+    SubmissionState, ViolationRow, VoteRow,
 };
 use crate::seal::Head;
 use crate::store::AuditError;
@@ -153,6 +153,21 @@ pub(super) fn submissions(
         params![state.map(SubmissionState::as_str), limit],
         submission_row,
     )
+}
+
+/// How many rows are pending, and how many archived.
+pub(super) fn submission_counts(connection: &Connection) -> Result<SubmissionCounts, AuditError> {
+    let sql = "SELECT (SELECT count(*) FROM blockchain_submissions WHERE state = ?1),
+                      (SELECT count(*) FROM blockchain_submissions_archive)";
+    let pending = SubmissionState::Pending.as_str();
+    let read = |row: &Row<'_>| {
+        let count = |at| Ok::<_, rusqlite::Error>(row.get::<_, i64>(at)?.cast_unsigned());
+        Ok(SubmissionCounts {
+            pending: count(0)?,
+            archived: count(1)?,
+        })
+    };
+    connection.query_row(sql, [pending], read).map_err(away)
 }
 
 fn submission_row(row: &Row<'_>) -> rusqlite::Result<SubmissionRow> {

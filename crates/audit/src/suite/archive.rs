@@ -75,6 +75,8 @@ async fn only_what_is_old_and_over_is_archived(place: &dyn Place) {
     };
     assert_eq!(archive(&*store, confirmed + 30 * DAY + 1).await, one);
     assert_eq!(store.submission(&tx("t0")).await.unwrap(), before);
+    let counts = store.submission_counts().await.unwrap();
+    assert_eq!((counts.pending, counts.archived), (1, 1));
     let live = store.submissions(None, 100).await.unwrap();
     assert!(live.iter().all(|row| row.tx_id != tx("t0")));
 
@@ -89,6 +91,8 @@ async fn only_what_is_old_and_over_is_archived(place: &dyn Place) {
     assert_eq!((votes.len(), open), (5, 1));
     let pending = Some(SubmissionState::Pending);
     assert_eq!(store.submissions(pending, 10).await.unwrap().len(), 1);
+    let counts = store.submission_counts().await.unwrap();
+    assert_eq!((counts.pending, counts.archived), (1, 4));
     let ended = store.final_state(&tx("t1")).await.unwrap();
     assert_eq!(ended, Some(BallotState::Confirmed));
     assert_eq!(store.final_states(None, 100).await.unwrap().len(), 5);

@@ -151,12 +151,35 @@ impl Connection {
         format!("{}{key}", self.prefix)
     }
 
+    /// How many members are configured.
+    pub(super) fn count(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Where a member is, as the configuration names it.
+    pub(super) fn endpoint(&self, member: usize) -> &str {
+        self.endpoints.get(member).map_or("", |(at, _)| at)
+    }
+
+    /// How long one request may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     async fn client(&self) -> Result<(usize, Client), StoreError> {
         let current = self.current.load(Ordering::Relaxed) % self.endpoints.len();
+        match self.client_of(current).await {
+            Ok(client) => Ok((current, client)),
+            Err(error) => Err(self.failed(current, error)),
+        }
+    }
+
+    /// A client of one member; or why there is none.
+    pub(super) async fn client_of(&self, member: usize) -> Result<Client, String> {
         let (Some(cell), Some((_, channel))) =
-            (self.clients.get(current), self.endpoints.get(current))
+            (self.clients.get(member), self.endpoints.get(member))
         else {
-            return Err(StoreError::Closed);
+            return Err("there is no such member".into());
         };
         let make = || async {
             let channel = etcd_client::Channel::Tonic(channel.clone());
@@ -167,15 +190,12 @@ impl Connection {
                 Err(_) => Err("no answer".into()),
             }
         };
-        match cell.get_or_try_init(make).await {
-            Ok(client) => Ok((current, client.clone())),
-            Err(error) => Err(self.failed(current, error)),
-        }
+        cell.get_or_try_init(make).await.cloned()
     }
 
     /// Notes trouble with a member, and turns to the next one.
     fn failed(&self, member: usize, error: impl fmt::Display) -> StoreError {
-        let at = self.endpoints.get(member).map_or("", |(at, _)| at);
+        let at = self.endpoint(member);
         let told = format!("{at}: {error}");
         tracing::debug!(endpoint = at, %error, "etcd.trouble");
         self.trouble

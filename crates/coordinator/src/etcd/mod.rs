@@ -20,10 +20,11 @@ use quorate_keyspace::{Finding, OpId};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::api::{Coordinator, StoreError, Tampering};
+use crate::api::{Coordinator, MemberStatus, StoreError, Tampering};
 
 mod connection;
 mod follower;
+mod members;
 mod shared;
 #[cfg(feature = "suite")]
 mod testing;
@@ -226,5 +227,9 @@ impl Coordinator for Etcd {
 
     fn backend(&self) -> &'static str {
         "etcd"
+    }
+
+    async fn members(&self) -> Vec<MemberStatus> {
+        self.shared.connection.members().await
     }
 }

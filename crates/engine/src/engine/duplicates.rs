@@ -13,6 +13,7 @@ const LIFETIME_MS: u64 = 60_000;
 pub(super) struct Duplicates {
     known: BTreeSet<[u8; 32]>,
     order: VecDeque<(u64, [u8; 32])>,
+    dropped: u64,
 }
 
 impl Duplicates {
@@ -29,6 +30,16 @@ impl Duplicates {
             self.order.push_back((mono_ms, digest));
             self.forget(mono_ms, CAPACITY);
         }
+    }
+
+    /// Counts one that is dropped because it is remembered.
+    pub(super) fn drop_one(&mut self) {
+        self.dropped += 1;
+    }
+
+    /// How many were dropped.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// How many are remembered.

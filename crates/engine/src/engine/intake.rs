@@ -99,6 +99,7 @@ impl Engine {
     fn peer_vote(&mut self, now: Now, signed: &wire::SignedStatement) -> Result<(), Box<Offence>> {
         let digest = digest_of(signed);
         if self.duplicates.contains(now.mono_ms, &digest) {
+            self.duplicates.drop_one();
             return Ok(());
         }
         let Some(vote) = self.open_peer::<VoteBody>(signed)? else {

@@ -23,6 +23,8 @@ pub struct Load {
     pub timers: usize,
     /// Statements that are remembered as dealt with.
     pub duplicates: usize,
+    /// Votes of peers that were dropped because of that, since the start.
+    pub duplicates_dropped: u64,
     /// Accusations, its own and those that it heard.
     pub accusations: usize,
 }
@@ -40,6 +42,7 @@ impl Engine {
             streams: self.streams.len(),
             timers: self.timers.len(),
             duplicates: self.duplicates.len(),
+            duplicates_dropped: self.duplicates.dropped(),
             accusations: self.accusations.len() + self.heard_accusations.len(),
         }
     }

@@ -9,12 +9,13 @@ pub(crate) mod stores;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use quorate_consensus::wire::{BallotState, BoardEntry, ViolationType};
 use quorate_consensus::{NodeId, Rules};
 use quorate_engine::{Answer, Reject, StreamId};
-use quorate_telemetry::Metrics;
 use quorate_telemetry::metrics::{Exporter, Value};
+use quorate_telemetry::{Metrics, Stage, StageSink};
 
 use crate::clock::wall_ms;
 use crate::exchange::Queue;
@@ -42,6 +43,12 @@ pub(crate) struct Meter {
 struct Streams {
     up: BTreeMap<StreamId, (Value, Queue)>,
     known: BTreeSet<Value>,
+}
+
+impl StageSink for Meter {
+    fn passed(&self, stage: Stage, took: Duration) {
+        self.metrics.stage(stage, took);
+    }
 }
 
 impl Deref for Meter {

@@ -14,11 +14,12 @@ use quorate_audit::{AuditError, AuditStore, SubmissionCounts};
 use quorate_chain::{Block, Chain, ChainError};
 use quorate_consensus::wire::{BallotState, BoardEntry, BoardOp};
 use quorate_consensus::{NodeId, TxId};
-use quorate_coordinator::{Coordinator, MemberStatus, StoreError};
+use quorate_coordinator::{Coordinator, MemberStatus, StoreError, Tampering};
 use quorate_engine::{
     AuditAnswer, AuditAsk, ChainAnswer, ChainAsk, ProposeError, Proposed, SendOutcome,
 };
 use quorate_telemetry::metrics::{Histogram, Many};
+use tokio::sync::broadcast;
 use tokio::sync::watch;
 
 use super::{Meter, number};
@@ -106,6 +107,10 @@ impl<S: Coordinator + ?Sized> Coordinator for Timed<S> {
 
     fn backend(&self) -> &'static str {
         self.inner.backend()
+    }
+
+    fn tampering(&self) -> Option<broadcast::Receiver<Tampering>> {
+        self.inner.tampering()
     }
 
     async fn members(&self) -> Vec<MemberStatus> {
