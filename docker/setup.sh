@@ -50,6 +50,7 @@ for number in $(seq 1 "$nodes"); do
 node_id = "$id"
 listen_addr = "$(filled "${LISTEN_PATTERN:-0.0.0.0:9000}" "$number")"
 advertise_addr = "$(filled "${HOST_PATTERN:-node%d:9000}" "$number")"
+health_addr = "$(filled "${HEALTH_PATTERN:-0.0.0.0:8080}" "$number")"
 data_dir = "$(filled "${DATA_PATTERN:-/var/lib/quorate/%d}" "$number")"
 
 [keys]

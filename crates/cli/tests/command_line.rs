@@ -352,7 +352,7 @@ fn one_node_from_its_configuration_and_nothing_else() {
         .expect(0);
     let port = free_port();
     let config = format!(
-        "[node]\nnode_id = \"alone\"\nlisten_addr = \"127.0.0.1:{port}\"\ndata_dir = \"data\"\n\
+        "[node]\nnode_id = \"alone\"\nlisten_addr = \"127.0.0.1:{port}\"\nhealth_addr = \"none\"\ndata_dir = \"data\"\n\
          [keys]\nvote_key_path = \"certs/alone-vote.key\"\n\
          node_key_path = \"certs/alone-node.key\"\n\
          [mtls]\nca_cert_path = \"certs/ca.crt\"\n\

@@ -37,7 +37,8 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=200))]
     threshold: Option<u16>,
 
-    /// The first node's port, the others follow; 0 for any that are free
+    /// The first node's port, the others follow, and those for health and metrics a
+    /// hundred above; 0 for any that are free
     #[arg(long, value_name = "PORT", default_value_t = 9001)]
     base_port: u16,
 
@@ -241,11 +242,17 @@ fn print(cluster: &Cluster, contexts: &Path, out: Out) {
             rules.cluster_name()
         ));
     }
-    let mut table = out.table(&["node", "endpoint", "client certificate and key"]);
+    let mut table = out.table(&[
+        "node",
+        "endpoint",
+        "health and metrics",
+        "client certificate and key",
+    ]);
     for node in &ready.nodes {
         table.add_row([
             out.cell(Tone::Plain, &node.node_id),
             out.cell(Tone::Plain, &node.endpoint),
+            out.cell(Tone::Plain, format!("http://{}", node.health)),
             out.cell(Tone::Faint, format!("{}, .key", node.cert.display())),
         ]);
     }
@@ -268,6 +275,12 @@ fn print(cluster: &Cluster, contexts: &Path, out: Out) {
         rules.cluster_id()
     ));
     out.line("  quorate watch --from 1");
+    if let Some(node) = ready.nodes.first() {
+        out.line(format!(
+            "  curl -s http://{0}/ready; curl -s http://{0}/metrics",
+            node.health
+        ));
+    }
     let root = cluster.layout().root();
     let usual = default_dir().is_ok_and(|dir| dir == root);
     let where_it_is = match usual {

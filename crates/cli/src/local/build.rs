@@ -26,7 +26,8 @@ pub(crate) struct Plan {
     pub(crate) nodes: Option<usize>,
     /// t; two thirds of N, rounded up, for a new cluster.
     pub(crate) threshold: Option<usize>,
-    /// The first node's port, the others follow; 0 for any that are free.
+    /// The first node's port, the others follow, and those for health and metrics a
+    /// hundred above; 0 for any that are free.
     pub(crate) base_port: u16,
     /// Milliseconds to vote; the protocol's default for a new cluster.
     pub(crate) vote_timeout_ms: Option<u64>,
@@ -54,6 +55,15 @@ impl Plan {
     }
 }
 
+/// Where one node listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ports {
+    /// For gRPC.
+    pub(crate) grpc: u16,
+    /// For health and metrics.
+    pub(crate) health: u16,
+}
+
 /// A local cluster's files.
 #[derive(Debug)]
 pub(crate) struct Built {
@@ -62,7 +72,7 @@ pub(crate) struct Built {
     /// The genesis.
     pub(crate) rules: Rules,
     /// The trustees with the ports of their nodes.
-    pub(crate) nodes: Vec<(NodeId, u16)>,
+    pub(crate) nodes: Vec<(NodeId, Ports)>,
     /// They were there already.
     pub(crate) continued: bool,
     /// Where etcd is, if it keeps the board.
@@ -91,8 +101,8 @@ pub(crate) fn build(plan: &Plan) -> Outcome<Built> {
     let ports = ports(plan.base_port, rules.total())?;
     let ids = rules.members().map(|member| member.node_id.clone());
     let nodes: Vec<_> = ids.zip(ports).collect();
-    for (node_id, port) in &nodes {
-        let text = config(plan, &layout, &rules, node_id, *port, &nodes);
+    for (node_id, ports) in &nodes {
+        let text = config(plan, &layout, &rules, node_id, *ports, &nodes);
         write_atomically(&layout.node(node_id).config(), text.as_bytes())?;
     }
     Ok(Built {
@@ -253,24 +263,42 @@ fn create(plan: &Plan, layout: &Layout) -> Outcome<Rules> {
     init_rules(&params, &members, &layout.genesis()).map_err(|e| cannot(&e))
 }
 
-/// One port per node, all of them free now.
-fn ports(base: u16, nodes: usize) -> Outcome<Vec<u16>> {
+/// How far the ports for health and metrics are above those for gRPC, at least.
+const HEALTH_ABOVE: u16 = 100;
+
+/// Two ports per node, all of them free now.
+fn ports(base: u16, nodes: usize) -> Outcome<Vec<Ports>> {
     let count = u16::try_from(nodes).unwrap_or(u16::MAX);
-    if base != 0 {
-        let range = base..base.saturating_add(count);
-        if range.len() != usize::from(count) {
-            return Err(Failure::usage("there are no ports beyond 65535")
-                .hint("choose a lower --base-port"));
+    let (grpc, health) = match base {
+        0 => {
+            let mut grpc = any_ports(count.saturating_mul(2))?;
+            let health = grpc.split_off(nodes);
+            (grpc, health)
         }
-        if let Some((port, error)) = range.clone().find_map(|port| Some((port, taken(port)?))) {
-            return Err(
-                Failure::failed(format!("port {port} cannot be used: {error}"))
-                    .hint("stop what listens there, or choose another --base-port (0 for any)"),
-            );
+        _ => {
+            let above = base.saturating_add(count.max(HEALTH_ABOVE));
+            (range(base, count)?, range(above, count)?)
         }
-        return Ok(range.collect());
+    };
+    let both = grpc.into_iter().zip(health);
+    Ok(both.map(|(grpc, health)| Ports { grpc, health }).collect())
+}
+
+/// Ports in a row, all of them free now.
+fn range(base: u16, count: u16) -> Outcome<Vec<u16>> {
+    let range = base..base.saturating_add(count);
+    if range.len() != usize::from(count) {
+        return Err(
+            Failure::usage("there are no ports beyond 65535").hint("choose a lower --base-port")
+        );
     }
-    any_ports(count)
+    if let Some((port, error)) = range.clone().find_map(|port| Some((port, taken(port)?))) {
+        return Err(
+            Failure::failed(format!("port {port} cannot be used: {error}"))
+                .hint("stop what listens there, or choose another --base-port (0 for any)"),
+        );
+    }
+    Ok(range.collect())
 }
 
 /// Below the range from which systems take ports for outgoing connections: such a
@@ -306,15 +334,16 @@ fn config(
     layout: &Layout,
     rules: &Rules,
     node_id: &NodeId,
-    port: u16,
-    nodes: &[(NodeId, u16)],
+    ports: Ports,
+    nodes: &[(NodeId, Ports)],
 ) -> String {
+    let Ports { grpc: port, health } = ports;
     let node = layout.node(node_id);
     let path = |path: PathBuf| toml::Value::String(path.display().to_string());
     let peers: Vec<_> = nodes
         .iter()
         .filter(|(peer, _)| peer != node_id)
-        .map(|(peer, port)| format!("\"{peer}@127.0.0.1:{port}\""))
+        .map(|(peer, ports)| format!("\"{peer}@127.0.0.1:{}\"", ports.grpc))
         .collect();
     let board = match &plan.etcd {
         None => "coordinator = \"embedded\"".to_owned(),
@@ -324,7 +353,7 @@ fn config(
         "# Written by `quorate dev`. Start this node alone with\n\
          #   quorate run --config {}\n\n\
          [node]\nnode_id = \"{node_id}\"\nlisten_addr = \"127.0.0.1:{port}\"\n\
-         advertise_addr = \"127.0.0.1:{port}\"\ndata_dir = {}\n\n\
+         advertise_addr = \"127.0.0.1:{port}\"\nhealth_addr = \"127.0.0.1:{health}\"\ndata_dir = {}\n\n\
          [keys]\nvote_key_path = {}\nnode_key_path = {}\n\n\
          [mtls]\nca_cert_path = {}\nclients_ca_path = {}\nnode_cert_path = {}\n\
          node_key_path = {}\n\n\

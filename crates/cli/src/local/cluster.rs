@@ -13,7 +13,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::build::{Built, Plan, build};
+use super::build::{Built, Plan, Ports, build};
 use super::layout::{Layout, NodeLayout};
 use super::process::Supervised;
 use super::ready::{Ready, ReadyNode};
@@ -198,12 +198,7 @@ impl Cluster {
     /// How to talk to a node.
     pub(crate) fn context(&self, node_id: &NodeId) -> Context {
         let node = self.built.layout.node(node_id);
-        let port = self
-            .built
-            .nodes
-            .iter()
-            .find(|(id, _)| id == node_id)
-            .map(|(_, port)| *port);
+        let port = self.ports(node_id).map(|ports| ports.grpc);
         Context {
             endpoint: format!("127.0.0.1:{}", port.unwrap_or_default()),
             cacert: pki::cluster_ca_cert(&self.built.layout.ca_dir()),
@@ -211,6 +206,12 @@ impl Cluster {
             key: node.client.key,
             cluster_id: Some(self.rules.cluster_id().to_string()),
         }
+    }
+
+    fn ports(&self, node_id: &NodeId) -> Option<Ports> {
+        let mut nodes = self.built.nodes.iter();
+        let found = nodes.find(|(id, _)| id == node_id);
+        found.map(|(_, ports)| *ports)
     }
 
     /// A client of a node.
@@ -230,7 +231,9 @@ impl Cluster {
         let nodes = self.node_ids().into_iter().map(|node_id| {
             let context = self.context(&node_id);
             let NodeLayout { files, .. } = self.built.layout.node(&node_id);
+            let health = self.ports(&node_id).map_or(0, |ports| ports.health);
             ReadyNode {
+                health: format!("127.0.0.1:{health}"),
                 endpoint: context.endpoint,
                 cacert: context.cacert,
                 cert: context.cert,

@@ -25,6 +25,8 @@ pub(crate) struct ReadyNode {
     pub(crate) node_id: String,
     /// host:port.
     pub(crate) endpoint: String,
+    /// host:port of health and metrics.
+    pub(crate) health: String,
     /// The cluster CA.
     pub(crate) cacert: PathBuf,
     /// The certificate of its client.
