@@ -23,6 +23,10 @@ use clap::Parser;
 
 use crate::failure::{Exit, Failure};
 
+/// Votes are many small values that come and go.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse_from(remote::node_options_last(std::env::args_os()));
     let out = output::Out::new(cli.json);

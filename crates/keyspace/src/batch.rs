@@ -1,5 +1,6 @@
 //! Which of the waiting operations travel together.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::TxId;
@@ -9,7 +10,7 @@ use quorate_consensus::wire::board_op::Op;
 
 use crate::kv::{Step, Write};
 use crate::reader::Reader;
-use crate::record::{OpId, Record, vote_of};
+use crate::record::{OpId, Record};
 use crate::{names, plan};
 
 /// An operation that waits.
@@ -87,8 +88,9 @@ impl Reader {
     /// depends on another operation of the batch must not be in it: votes on one
     /// ballot go together, anything else about a ballot goes alone with that ballot,
     /// and what bans or pardons goes alone.
-    pub fn plan(&self, asks: &[Ask], most: usize) -> Planned {
+    pub fn plan(&self, asks: &[impl Borrow<Ask>], most: usize) -> Planned {
         let mut planned = Planned::default();
+        let asks: Vec<&Ask> = asks.iter().map(Borrow::borrow).collect();
         let mut board = self.board().excerpt(asks.iter().map(|ask| &ask.op));
         let mut touched: BTreeMap<TxId, bool> = BTreeMap::new();
         let mut keys: BTreeSet<String> = BTreeSet::new();
@@ -134,8 +136,8 @@ impl Reader {
                 index: planned.batch.steps.len() as u32,
                 origin: None,
             };
-            let second = vote_of(&ask.op)
-                .is_some_and(|(tx_id, node_id)| self.knows(&names::vote(&tx_id, &node_id)));
+            // Of a vote the first key is the vote's own.
+            let second = is_vote && before.first().is_some_and(|key| self.knows(key));
             let moved = match &ask.op.op {
                 Some(Op::Expire(_)) => self.votes_to_move(about.as_ref()),
                 _ => Vec::new(),

@@ -12,7 +12,7 @@ use quorate_consensus::{Rules, TxId, Verifier};
 use crate::kv::{Change, Guard, KeyValue, Step, Write};
 use crate::names::{self, Name};
 use crate::plan::Moved;
-use crate::record::{OpId, Position, Record, vote_of};
+use crate::record::{OpId, Position, Record};
 use crate::view::{self, Says, says};
 
 /// What became of an operation that reached the store.
@@ -592,12 +592,11 @@ fn can_be_late(record: &Record, refusal: &Refusal) -> bool {
 
 fn vote_counter(record: &Record) -> Option<String> {
     use quorate_consensus::statement::{VoteBody, parse};
-    let (tx_id, _) = vote_of(&record.op)?;
     let Some(Op::RecordVote(op)) = &record.op.op else {
         return None;
     };
     let (_, body) = parse::<VoteBody>(&op.vote.as_ref()?.statement).ok()?;
-    Some(names::count(&tx_id, &body.choice))
+    Some(names::count(&body.tx_id, &body.choice))
 }
 
 /// Writes a key that is not there.

@@ -10,6 +10,12 @@ use quorate_consensus::{NodeId, TxId};
 
 use crate::names;
 
+/// `StoreRecord.op`: the first field.
+const OP_FIELD: u32 = 1;
+
+/// Bytes before a field, at most.
+const MOST_PREFIX: usize = 10;
+
 /// Names one attempt to get an operation onto the board, however often its
 /// transaction is repeated: 16 bytes that no other attempt has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,14 +55,20 @@ pub struct Record {
 impl Record {
     /// The value of its key.
     pub fn encode(&self) -> Vec<u8> {
-        let record = StoreRecord {
-            op: Some(self.op.clone()),
+        let rest = StoreRecord {
+            op: None,
             time_ms: self.time_ms,
             op_id: self.id.0.to_vec(),
             index: self.index,
             origin: self.origin.unwrap_or(0),
         };
-        record.encode_to_vec()
+        let op = self.op.encoded_len();
+        let mut value = Vec::with_capacity(op + rest.encoded_len() + 2 * MOST_PREFIX);
+        // A message is its fields one after the other: the operation, which may be
+        // large, need not be cloned to be written.
+        prost::encoding::message::encode(OP_FIELD, &self.op, &mut value);
+        value.extend(rest.encode_to_vec());
+        value
     }
 
     /// Reads a key's value; none if it is no record.
@@ -99,4 +111,39 @@ pub(crate) fn vote_of(op: &BoardOp) -> Option<(TxId, NodeId)> {
     };
     let (header, body) = parse::<VoteBody>(&op.vote.as_ref()?.statement).ok()?;
     Some((body.tx_id, header.node_id))
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_consensus::wire::AdvanceOp;
+
+    use super::*;
+
+    #[test]
+    fn a_value_is_what_any_protobuf_library_writes() {
+        let op = BoardOp {
+            op: Some(Op::Advance(AdvanceOp {
+                tx_id: "tx".into(),
+                to: 3,
+            })),
+        };
+        for (time_ms, origin) in [(0, None), (7, Some(9))] {
+            let record = Record {
+                id: OpId([5; 16]),
+                op: op.clone(),
+                time_ms,
+                index: 0,
+                origin,
+            };
+            let whole = StoreRecord {
+                op: Some(op.clone()),
+                time_ms,
+                op_id: vec![5; 16],
+                index: 0,
+                origin: origin.unwrap_or(0),
+            };
+            assert_eq!(record.encode(), whole.encode_to_vec());
+            assert_eq!(Record::decode(&record.encode()), Some(record));
+        }
+    }
 }

@@ -58,7 +58,9 @@ impl Board {
             pardoned_lies: BTreeSet::new(),
         };
         for op in ops {
-            if let Some(tx_id) = subject(op) {
+            if let Some(tx_id) = subject(op)
+                && !excerpt.ballots.contains_key(&tx_id)
+            {
                 if let Some(ballot) = self.ballots.get(&tx_id) {
                     excerpt.ballots.insert(tx_id, ballot.clone());
                 } else if let Some(state) = self.collected.get(&tx_id) {

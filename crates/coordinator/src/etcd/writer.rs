@@ -19,9 +19,6 @@ type Answer = Result<Proposed, ProposeError>;
 /// After trouble an operation is sent again after this pause.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How many waiting operations are looked at for one transaction.
-const LOOK: usize = 256;
-
 /// An operation that waits to be sent, or sent again.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -114,9 +111,10 @@ impl Writer {
 
     /// Takes what travels together off the queue, and answers what needs no sending.
     fn plan(&mut self) -> (Batch, Vec<Job>) {
-        let looked = self.queue.len().min(LOOK);
+        // Some behind those that fill a transaction: not all can travel together.
+        let looked = self.queue.len().min(2 * self.max_batch);
         let jobs: Vec<Job> = self.queue.drain(..looked).collect();
-        let asks: Vec<Ask> = jobs.iter().map(|job| job.ask.clone()).collect();
+        let asks: Vec<&Ask> = jobs.iter().map(|job| &job.ask).collect();
         let (planned, revision) = {
             let reader = self.shared.reader();
             (
