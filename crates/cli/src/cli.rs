@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     audit, certificate, certs, completions, config, demo, dev, gc, keygen, list, reconcile, rules,
-    run, sim, status, test_byzantine, verify, version, vote, watch,
+    run, sim, status, test_byzantine, trace, verify, version, vote, watch,
 };
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::Out;
@@ -43,6 +43,7 @@ enum Command {
     Vote(vote::VoteArgs),
     Status(status::StatusArgs),
     Watch(watch::WatchArgs),
+    Trace(trace::TraceArgs),
     List(list::ListArgs),
     Certificate(certificate::CertificateArgs),
     Verify(verify::VerifyArgs),
@@ -69,6 +70,7 @@ impl Cli {
             Command::Vote(args) => vote::run(args, out).await,
             Command::Status(args) => status::run(args, out).await,
             Command::Watch(args) => watch::run(args, out).await,
+            Command::Trace(args) => trace::run(args, out).await,
             Command::List(args) => list::run(args, out).await,
             Command::Certificate(args) => certificate::run(args, out).await,
             Command::Verify(args) => verify::run(args, out),

@@ -30,7 +30,29 @@ fn the_record_of_a_running_cluster_holds() {
         (&archived["submissions"], &archived["votes"]),
         (&0.into(), &0.into())
     );
+    // The same story twice: from the board's log, and from the audit store.
+    let told = |more: &[&str]| {
+        let command = [&["trace", "tx_001", "--json"], more].concat();
+        home.run(&command).expect(0).json()
+    };
+    let (asked, read) = (told(&[]), told(&["--config", config]));
+    assert_eq!(asked["trace_id"], read["trace_id"]);
+    assert_eq!(asked["missing"], serde_json::json!(["node5"]));
+    for story in [&asked, &read] {
+        assert_eq!(story["state"], "CONFIRMED", "{story}");
+        let events = story["events"].as_array().expect("events");
+        let votes = events.iter().filter(|event| {
+            let what = event["what"].as_str().unwrap_or_default();
+            what.ends_with("voted 42")
+        });
+        assert_eq!(votes.count(), 4, "{story}");
+    }
+    let linked = told(&["--jaeger-url", "http://jaeger:16686/"]);
+    let link = linked["jaeger"].as_str().expect("a link");
+    let trace_id = asked["trace_id"].as_str().expect("an id");
+    assert_eq!(link, format!("http://jaeger:16686/trace/{trace_id}"));
     assert_eq!(dev.terminate(), 0);
+    home.run(&["trace", "tx_002", "--config", config]).expect(1);
 }
 
 #[test]

@@ -14,6 +14,7 @@ const COMMANDS: &[&[&str]] = &[
     &["vote"],
     &["status"],
     &["watch"],
+    &["trace"],
     &["list"],
     &["certificate"],
     &["verify"],

@@ -413,8 +413,9 @@ impl Driver {
                 self.ports.meter.believed(&entries);
                 self.ports.alerts.believed(&entries);
                 entries.iter().for_each(|entry| self.log(entry));
-                self.traces
-                    .believed(&entries, &self.engine, self.clock.now());
+                let (board, now) = (self.engine.board(), self.clock.now());
+                let in_service = self.engine.is_in_service();
+                self.traces.believed(&entries, board, now, in_service);
                 self.ports.feed.push(entries);
             }
             Effect::Alert(alert) => {

@@ -17,6 +17,7 @@ pub(crate) mod run;
 pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod test_byzantine;
+pub(crate) mod trace;
 pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod vote;

@@ -263,15 +263,18 @@ impl Cluster {
     }
 }
 
-/// The environment of this process says nothing about nodes inside: all of them would
-/// take it for theirs.
+/// The environment of this process says nothing about nodes inside, for all of them
+/// would take it for theirs: but for where their traces go.
 async fn start_inside(node: &NodeLayout, faults: &Faults) -> Outcome<NodeHandle> {
     let path = node.config();
     let text = crate::files::read(&path)?;
     let text = String::from_utf8_lossy(&text);
     let name = path.display().to_string();
-    let config =
-        Config::from_parts(Some((&name, &text)), &BTreeMap::new(), &[]).map_err(Failure::usage)?;
+    let traces: BTreeMap<_, _> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with("QUORATE_TELEMETRY_"))
+        .collect();
+    let config = Config::from_parts(Some((&name, &text)), &traces, &[]).map_err(Failure::usage)?;
     let opened = tokio::task::spawn_blocking(move || Parts::open(&config)).await;
     let mut parts = opened.map_err(Failure::failed)?.map_err(Failure::failed)?;
     parts.faults = faults.clone();

@@ -7,7 +7,7 @@ use super::{Out, Tone, choice_text, clock, short_hex, state_word, violation_word
 
 /// The event for people: revision, time, transaction, what happened.
 pub(crate) fn event_line(out: Out, event: &BoardEvent) -> String {
-    let (tone, text) = describe(event);
+    let (tone, text) = event_text(event);
     let tx_id = match event.tx_id.as_str() {
         "" => "-",
         tx_id => tx_id,
@@ -20,7 +20,8 @@ pub(crate) fn event_line(out: Out, event: &BoardEvent) -> String {
     )
 }
 
-fn describe(event: &BoardEvent) -> (Tone, String) {
+/// What happened, in words.
+pub(crate) fn event_text(event: &BoardEvent) -> (Tone, String) {
     let Some(what) = &event.event else {
         return (Tone::Faint, "something this version does not know".into());
     };

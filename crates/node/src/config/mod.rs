@@ -620,6 +620,7 @@ impl Reader {
             sample_ratio: ratio.map_or(default.sample_ratio, |(ratio, _)| ratio),
             trace_values: values.map_or(default.trace_values, |(values, _)| values),
             alert_webhook: self.text("telemetry", "alert_webhook")?,
+            pace: default.pace,
         })
     }
 

@@ -19,6 +19,8 @@ pub struct TelemetrySection {
     pub trace_values: bool,
     /// Where alerts are sent at once.
     pub alert_webhook: Option<Webhook>,
+    /// How patient the export is; not a setting.
+    pub pace: Pace,
 }
 
 impl Default for TelemetrySection {
@@ -28,6 +30,7 @@ impl Default for TelemetrySection {
             sample_ratio: 1.0,
             trace_values: false,
             alert_webhook: None,
+            pace: Pace::default(),
         }
     }
 }
@@ -49,6 +52,6 @@ impl TelemetrySection {
             cluster: rules.cluster_name().to_owned(),
             node_id: node_id.to_string(),
         };
-        Some(Exporter::start(endpoint, resource, Pace::default()))
+        Some(Exporter::start(endpoint, resource, self.pace))
     }
 }

@@ -142,6 +142,32 @@ fn what_later_versions_have_is_refused_as_such() {
 }
 
 #[test]
+fn traces_go_where_they_are_told_and_nowhere_by_default() {
+    let unset = parse(DEFAULT_TOML).unwrap().telemetry;
+    assert!(unset.otlp_endpoint.is_none());
+    assert_eq!((unset.sample_ratio, unset.trace_values), (1.0, false));
+    let set = with_environment(&[
+        ("QUORATE_TELEMETRY_OTLP_ENDPOINT", "http://jaeger:4317"),
+        ("QUORATE_TELEMETRY_SAMPLE_RATIO", "0.25"),
+        ("QUORATE_TELEMETRY_TRACE_VALUES", "true"),
+    ]);
+    let set = set.unwrap().telemetry;
+    let uri = set.otlp_endpoint.map(|endpoint| endpoint.uri().to_string());
+    assert_eq!(uri.as_deref(), Some("http://jaeger:4317/"));
+    assert_eq!((set.sample_ratio, set.trace_values), (0.25, true));
+    for ratio in ["0", "1", "1.0", "0.01"] {
+        let text = DEFAULT_TOML.replace("# sample_ratio = 1.0", &format!("sample_ratio = {ratio}"));
+        assert!(parse(&text).is_ok(), "{ratio}");
+    }
+    for bad in ["-0.1", "1.5", "\"half\"", "nan"] {
+        let text = DEFAULT_TOML.replace("# sample_ratio = 1.0", &format!("sample_ratio = {bad}"));
+        assert!(failure(parse(&text)).contains("from 0 to 1"), "{bad}");
+    }
+    let tls = with_environment(&[("QUORATE_TELEMETRY_OTLP_ENDPOINT", "https://jaeger:4317")]);
+    assert!(failure(tls).contains("http://host:port"));
+}
+
+#[test]
 fn a_missing_key_says_where_to_put_it() {
     assert_eq!(
         failure(parse("")),

@@ -32,14 +32,20 @@ struct Reading {
 
 impl Traces {
     /// The engine believes these entries: its mirror holds what they say.
-    pub(crate) fn believed(&mut self, entries: &[BoardEntry], engine: &Engine, now: Now) {
-        if engine.is_in_service() && !self.live {
+    pub(crate) fn believed(
+        &mut self,
+        entries: &[BoardEntry],
+        board: &Board,
+        now: Now,
+        in_service: bool,
+    ) {
+        if in_service && !self.live {
             self.live = true;
             // What is open from before this start has lost its root if the collector
             // began anew too; the same again does no harm.
             let open: Vec<_> = self.ballots.keys().cloned().collect();
             for tx_id in open {
-                self.root(&tx_id, engine.board());
+                self.root(&tx_id, board);
             }
         }
         let handled = self.handled;
@@ -56,7 +62,7 @@ impl Traces {
         self.batch = None;
         for entry in entries {
             for (index, event) in (0..).zip(&entry.events) {
-                self.happened((index, event), engine.board(), now, &reading);
+                self.happened((index, event), board, now, &reading);
             }
         }
     }
