@@ -90,6 +90,11 @@ interop: build ## Drive a dev cluster with the real grpcurl and with a Python cl
 	@tools/setup interop
 	$(TOOLS)/python/bin/python tools/interop/run.py $(QUORATE) $(TOOLS)
 
+.PHONY: trace
+trace: build ## Drive four transactions with a real Jaeger beside the nodes, and check their traces
+	@tools/setup trace
+	python3 tools/trace/run.py $(QUORATE) $(TOOLS)/bin/jaeger $(if $(TRACE_TABLE),--write $(TRACE_TABLE))
+
 .PHONY: descriptor
 descriptor: ## Write target/quorate.binpb, the descriptor set of the API
 	@tools/setup verify

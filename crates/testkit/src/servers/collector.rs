@@ -105,8 +105,9 @@ fn word(value: Option<AnyValue>) -> String {
     }
 }
 
-#[derive(Default)]
 struct Kept {
+    /// Else it only answers.
+    keeps: bool,
     spans: Mutex<Vec<Received>>,
     more: Condvar,
 }
@@ -125,6 +126,9 @@ impl TraceService for Service {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        if !self.0.keeps {
+            return Ok(Response::new(ExportTraceServiceResponse::default()));
+        }
         let mut spans = self.0.lock();
         for group in request.into_inner().resource_spans {
             let resource = words(group.resource.unwrap_or_default().attributes);
@@ -147,6 +151,15 @@ impl Collector {
     /// Starts one on a free port of 127.0.0.1.
     #[expect(clippy::new_without_default, reason = "it starts something")]
     pub fn new() -> Self {
+        Self::start(true)
+    }
+
+    /// One that throws away what it gets, to measure the others.
+    pub fn discarding() -> Self {
+        Self::start(false)
+    }
+
+    fn start(keeps: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -155,7 +168,11 @@ impl Collector {
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let kept = Arc::new(Kept::default());
+        let kept = Arc::new(Kept {
+            keeps,
+            spans: Mutex::default(),
+            more: Condvar::new(),
+        });
         let service = TraceServiceServer::new(Service(kept.clone()));
         std::thread::spawn(move || {
             runtime.block_on(async {
