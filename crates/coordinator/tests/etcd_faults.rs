@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Client, DeleteOptions};
+use etcd_client::{Client, DeleteOptions, GetOptions};
 use quorate_consensus::board::Refusal;
 use quorate_consensus::wire::{BallotState, BoardEntry, BoardOp};
 use quorate_coordinator::etcd::{Options, Plain};
 use quorate_coordinator::{Coordinator, Etcd};
 use quorate_engine::{ProposeError, Proposed};
 use quorate_keyspace::model::Store;
-use quorate_keyspace::{Batch, Change, Finding, Guard, Step, What, Write, names};
+use quorate_keyspace::{Batch, Change, Finding, Guard, Past, Step, What, Write, names};
 use quorate_testkit::servers::etcd::EtcdOptions;
 use quorate_testkit::servers::{self, Proxy, Way};
 use quorate_testkit::{Cluster, FakeVerifier, NOW, number, ops, tx};
@@ -378,7 +378,35 @@ async fn the_model_of_etcd_does_what_etcd_does() {
             });
             assert_eq!(seen, expected.collect::<Vec<_>>(), "{batch:?}");
         }
+        // What keys were in the past, until that is compacted away.
+        let last = model.revision();
+        for key in ["a/1", "b/2", "c", names::HEAD] {
+            let at = rng.u64(1..=last);
+            let version = version_at(&mut client, &format!("{prefix}{key}"), at + base).await;
+            let Past::Was(kv) = model.at(key, at) else {
+                panic!("nothing is compacted");
+            };
+            assert_eq!(version, Ok(kv.map(|kv| kv.version)), "{key} at {at}");
+        }
+        model.compact();
+        let compacted = i64::try_from(last + base).expect("a revision");
+        client.compact(compacted, None).await.expect("it compacts");
+        for at in [last - 1, last, last + 1] {
+            let version = version_at(&mut client, &format!("{prefix}c"), at + base).await;
+            let past = match model.at("c", at) {
+                Past::Gone => Err(()),
+                Past::Was(kv) => Ok(kv.map(|kv| kv.version)),
+            };
+            assert_eq!(version, past, "{at} of {last}");
+        }
     }
+}
+
+/// The version of a key at a past revision; an error when etcd cannot say.
+async fn version_at(client: &mut Client, key: &str, at: u64) -> Result<Option<u64>, ()> {
+    let options = GetOptions::new().with_revision(i64::try_from(at).expect("a revision"));
+    let answer = client.get(key, Some(options)).await.map_err(drop)?;
+    Ok(answer.kvs().first().map(|kv| kv.version() as u64))
 }
 
 fn random_batch(rng: &mut fastrand::Rng, revision: u64) -> Batch {

@@ -30,7 +30,9 @@
 //! with the place in the order that it had; what appears with a place in the past is
 //! removed; each is a [`Finding`].
 
+mod attempt;
 mod batch;
+mod follow;
 mod kv;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
@@ -42,7 +44,9 @@ mod record;
 mod tests;
 mod view;
 
+pub use attempt::{Attempt, Next};
 pub use batch::{Ask, Batch, Deferred, Planned, Verdict};
+pub use follow::{Mark, Past, Resume, UpTo};
 pub use kv::{Change, Guard, KeyValue, Step, Write};
 pub use reader::{Finding, Reader, Reply, Taken, What};
 pub use record::{OpId, Position, Record};

@@ -1,10 +1,11 @@
 //! A model of etcd: revisions, guarded steps, a history that is compacted. What it
 //! assumes is held against the real one by a test of the client
-//! (`crates/coordinator/tests/etcd_model.rs`).
+//! (`crates/coordinator/tests/keyspace.rs`).
 
 use std::collections::BTreeMap;
 
 use crate::batch::Batch;
+use crate::follow::Past;
 use crate::kv::{Change, Guard, KeyValue, Step, Write};
 
 /// The changes asked for were compacted away.
@@ -22,6 +23,8 @@ pub struct Store {
     /// The changes of each revision since the last compaction.
     history: BTreeMap<u64, Vec<Change>>,
     compacted: u64,
+    /// The keys as they were then.
+    base: BTreeMap<String, KeyValue>,
 }
 
 impl Default for Store {
@@ -38,6 +41,7 @@ impl Store {
             keys: BTreeMap::new(),
             history: BTreeMap::new(),
             compacted: 0,
+            base: BTreeMap::new(),
         }
     }
 
@@ -74,6 +78,47 @@ impl Store {
     pub fn compact(&mut self) {
         self.compacted = self.revision;
         self.history.clear();
+        self.base = self.keys.clone();
+    }
+
+    /// What a key was at a past revision.
+    pub fn at(&self, key: &str, revision: u64) -> Past {
+        if revision < self.compacted || revision > self.revision {
+            return Past::Gone;
+        }
+        let before = self.history.range(..=revision).rev();
+        let last = before.flat_map(|(_, changes)| changes.iter().rev());
+        let mut last = last.filter_map(|change| match change {
+            Change::Put(kv) if kv.key == key => Some(Some(kv.clone())),
+            Change::Delete(gone) if gone == key => Some(None),
+            _ => None,
+        });
+        Past::Was(last.next().unwrap_or_else(|| self.base.get(key).cloned()))
+    }
+
+    /// A copy of the store from when it was at `revision`, or from its last compaction
+    /// if that came later: what a backup of that moment holds.
+    pub fn older(&self, revision: u64) -> Self {
+        let revision = revision.clamp(self.compacted.max(1), self.revision);
+        let mut keys = self.base.clone();
+        let history: BTreeMap<_, _> = self
+            .history
+            .range(..=revision)
+            .map(|(at, changes)| (*at, changes.clone()))
+            .collect();
+        for change in history.values().flatten() {
+            match change {
+                Change::Put(kv) => drop(keys.insert(kv.key.clone(), kv.clone())),
+                Change::Delete(key) => drop(keys.remove(key)),
+            }
+        }
+        Self {
+            revision,
+            keys,
+            history,
+            compacted: self.compacted,
+            base: self.base.clone(),
+        }
     }
 
     /// Carries out a batch; says for each step whether its guards held. Without a

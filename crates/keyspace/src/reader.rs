@@ -45,7 +45,7 @@ pub enum What {
     /// A record that claims a place in the past: removed.
     Backdated,
     /// A record was put back by somebody who knows it, and was not there when this
-    /// reader first read the store: what was read is not the whole log, and a new
+    /// reader read all that there was: what was read is not the whole log, and a new
     /// reader has to start.
     Incomplete,
     /// A believed record was overwritten: put back.
@@ -73,10 +73,7 @@ impl fmt::Display for Finding {
             What::Misplaced => write!(f, "{key}: no record that may lie there; removed"),
             What::Unjustified(why) => write!(f, "{key}: the board refuses it: {why}; removed"),
             What::Backdated => write!(f, "{key}: claims a place in the past; removed"),
-            What::Incomplete => write!(
-                f,
-                "{key}: was missing when the store was first read; read anew"
-            ),
+            What::Incomplete => write!(f, "{key}: was missing when the store was read; read anew"),
             What::Overwritten => write!(f, "{key}: was overwritten; put back"),
             What::Vanished => write!(f, "{key}: vanished; put back"),
             What::WrongView => write!(f, "{key}: says what the board does not; put right"),
@@ -122,6 +119,7 @@ struct Known {
 const MOST_PUT_BACK: u32 = 16;
 
 /// Reads the store and believes what the board accepts.
+#[derive(Clone)]
 pub struct Reader {
     board: Board,
     verifier: Arc<dyn Verifier>,
@@ -130,8 +128,9 @@ pub struct Reader {
     at: u64,
     /// [`names::HEAD`] as it was then.
     head: Option<KeyValue>,
-    /// The revision of the first reading: what was deleted before is not known.
-    since: u64,
+    /// Between these revisions, the first left out, it did not read change by change but
+    /// all that was there in the end: what was deleted then is not known.
+    leaps: Vec<(u64, u64)>,
     known: BTreeMap<Position, Known>,
     by_key: BTreeMap<String, Position>,
     /// Records that were not believed and are being removed: key and revision.
@@ -156,7 +155,7 @@ impl Reader {
             entries: Vec::new(),
             at: 0,
             head: None,
-            since: 0,
+            leaps: Vec::new(),
             known: BTreeMap::new(),
             by_key: BTreeMap::new(),
             refused: BTreeSet::new(),
@@ -181,7 +180,7 @@ impl Reader {
     }
 
     /// Nothing was believed yet.
-    pub fn board_is_empty(&self) -> bool {
+    pub(crate) fn board_is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
@@ -190,14 +189,14 @@ impl Reader {
     }
 
     /// Whether a believed record lies under this key.
-    pub(crate) fn knows(&self, key: &str) -> bool {
+    pub fn knows(&self, key: &str) -> bool {
         self.by_key.contains_key(key)
     }
 
     /// [`names::HEAD`] as it was at [`Reader::revision`]. Whoever follows a store on
     /// after a while looks first what it says that this key was then: the store may be
     /// an older copy, in which others have written as much as was lost.
-    pub fn head(&self) -> Option<&KeyValue> {
+    pub(crate) fn head(&self) -> Option<&KeyValue> {
         self.head.as_ref()
     }
 
@@ -271,8 +270,9 @@ impl Reader {
             taken.findings.push(self.rolled_back(revision));
             return taken;
         }
-        self.refused.clear();
         let present: BTreeSet<&str> = all.iter().map(|kv| kv.key.as_str()).collect();
+        self.refused
+            .retain(|(key, _)| present.contains(key.as_str()));
         let gone = |key: &&String| !present.contains(key.as_str());
         let mut deleted: Vec<_> = self.by_key.keys().filter(gone).cloned().collect();
         let views = all
@@ -282,10 +282,8 @@ impl Reader {
             .collect::<Vec<_>>();
         self.head = views.iter().find(|kv| kv.key == names::HEAD).cloned();
         let first = self.at == 0;
-        if first {
-            self.since = revision;
-        }
         self.take_records(first, all, &mut taken);
+        self.leaps.push((self.at, revision));
         for kv in &views {
             self.check_view(kv, &mut taken);
         }
@@ -387,6 +385,11 @@ impl Reader {
                 }
                 continue;
             }
+            if self.refused.contains(&(kv.key.clone(), kv.mod_revision)) {
+                // Read once more before it was removed.
+                taken.mending.push(removal(&kv.key, kv.mod_revision));
+                continue;
+            }
             let record = Record::decode(&kv.value).filter(|r| r.belongs_under(&kv.key));
             let Some(record) = record else {
                 self.refused.insert((kv.key.clone(), kv.mod_revision));
@@ -411,7 +414,7 @@ impl Reader {
                 }
                 continue;
             }
-            if !first && position.revision <= self.since && record.origin.is_some() {
+            if !first && record.origin.is_some() && self.leapt(position.revision) {
                 taken.findings.push(Finding {
                     key: kv.key.clone(),
                     what: What::Incomplete,
@@ -466,6 +469,13 @@ impl Reader {
             taken.replies.push((record.id, reply));
         }
         counters
+    }
+
+    /// Whether a record of this revision may have been there, and deleted before it was
+    /// read.
+    fn leapt(&self, revision: u64) -> bool {
+        let mut leaps = self.leaps.iter();
+        leaps.any(|(after, to)| *after < revision && revision <= *to)
     }
 
     fn believe(

@@ -38,7 +38,11 @@ async fn main() {
         given.map_or(default, |text| text.parse().expect("a whole number"))
     };
     let (each, rounds) = (Duration::from_secs(number(5)), number(4));
-    let modes = [("off", None), ("sampled 1 %", Some(0.01)), ("full", Some(1.0))];
+    let modes = [
+        ("off", None),
+        ("sampled 1 %", Some(0.01)),
+        ("full", Some(1.0)),
+    ];
     let mut rates = vec![Vec::new(); modes.len()];
     let (mut exported, mut dropped) = (vec![0; modes.len()], vec![0; modes.len()]);
     for round in 0..=rounds {

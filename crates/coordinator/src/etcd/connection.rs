@@ -8,7 +8,7 @@ use std::time::Duration;
 use etcd_client::{
     Client, ConnectOptions, Error, GetOptions, SortOrder, SortTarget, WatchOptions, WatchStream,
 };
-use quorate_keyspace::{Batch, KeyValue, Step, Write, names};
+use quorate_keyspace::{Batch, KeyValue, Past, Step, Write, names};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
@@ -406,14 +406,6 @@ impl Connection {
             .await?;
         Ok(status.version().to_owned())
     }
-}
-
-/// What can be said of a past revision.
-pub(super) enum Past {
-    /// Nothing any more, or not yet.
-    Gone,
-    /// The key as it was, if it was there.
-    Was(Option<KeyValue>),
 }
 
 /// Where the log ends.

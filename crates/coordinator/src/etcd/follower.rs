@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use etcd_client::WatchResponse;
 use quorate_consensus::{Rules, rules};
-use quorate_keyspace::{Change, Finding, Guard, KeyValue, Step, Taken, What, Write, names};
+use quorate_keyspace::{Change, Guard, KeyValue, Past, Resume, Step, Taken, Write, names};
 
-use super::connection::Past;
 use super::shared::Shared;
 use super::translate;
 use crate::api::StoreError;
@@ -100,19 +99,13 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// Follows one member until it fails, or must be read anew.
 async fn follow(shared: &Arc<Shared>, pause: &mut Duration) -> Result<(), StoreError> {
-    let (at, known) = {
-        let reader = shared.reader();
-        (reader.revision(), reader.head().cloned())
-    };
-    let head = shared.connection.head().await?;
-    if head.store < at {
-        return read_all(shared).await;
-    }
-    match shared.connection.at(names::HEAD, at).await? {
-        // Compacted away: what there is now tells whether this is the same store.
-        Past::Gone => return read_all(shared).await,
-        Past::Was(then) if then == known => {}
-        Past::Was(_) => return older_copy(shared).await,
+    let mark = shared.reader().mark();
+    let at = mark.revision();
+    let then = shared.connection.at(names::HEAD, at).await?;
+    match mark.resume(&then) {
+        Resume::Watch => {}
+        Resume::ReadAll => return read_all(shared).await,
+        Resume::OlderCopy => return older_copy(shared).await,
     }
     let mut stream = shared.connection.watch(at + 1).await?;
     loop {
@@ -128,9 +121,7 @@ async fn follow(shared: &Arc<Shared>, pause: &mut Duration) -> Result<(), StoreE
                 reason = answer.cancel_reason(),
                 "etcd.read_anew"
             );
-            // Whether changes were compacted away or the stream just ended: reading
-            // everything tells both.
-            return read_all(shared).await;
+            return resume_without_changes(shared).await;
         }
         *pause = PAUSE.0;
         let mending = take(shared, &answer);
@@ -164,15 +155,39 @@ fn take(shared: &Arc<Shared>, answer: &WatchResponse) -> Vec<Step> {
     mending
 }
 
-async fn read_all(shared: &Arc<Shared>) -> Result<(), StoreError> {
-    let (revision, all) = shared.connection.all().await?;
-    let taken = shared.reader().take_all(revision, all.clone());
-    let rolled_back = |finding: &Finding| matches!(finding.what, What::RolledBack { .. });
-    if taken.findings.iter().any(rolled_back) {
-        shared.roll_back(revision, all);
+/// Changes were compacted away, or the stream just ended: what there is tells both.
+async fn resume_without_changes(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    let resume = shared.reader().mark().resume(&Past::Gone);
+    match resume {
+        Resume::ReadAll => read_all(shared).await,
+        Resume::OlderCopy => older_copy(shared).await,
+        // Once more from the start.
+        Resume::Watch => Ok(()),
     }
-    let mending = shared.publish(taken);
-    mend(shared, mending).await;
+}
+
+async fn read_all(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    let mut pause = PAUSE.0;
+    for reading in 1.. {
+        let (revision, all) = shared.connection.all().await?;
+        let mut reader = shared.reader().clone();
+        let taken = reader.take_all(revision, all.clone());
+        if taken.is_doubtful() && !taken.is_rolled_back() && reading < READINGS {
+            tracing::error!(findings = taken.findings.len(), "etcd.tampered-while-read");
+            mend(shared, taken.written_back()).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+            continue;
+        }
+        match taken.is_rolled_back() {
+            true => shared.roll_back(revision, all),
+            // Nobody else changes it.
+            false => *shared.reader() = reader,
+        }
+        let mending = shared.publish(taken);
+        mend(shared, mending).await;
+        break;
+    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use quorate_consensus::wire::{BoardEntry, BoardOp};
 use quorate_consensus::{Rules, Verifier};
 use quorate_engine::{ProposeError, Proposed};
-use quorate_keyspace::{Finding, OpId};
+use quorate_keyspace::{Ask, Finding, OpId};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -185,7 +185,8 @@ impl Coordinator for Etcd {
             return Err(error.into());
         }
         let (reply, answer) = oneshot::channel();
-        let job = Job::new(self.ids.next(), op, now_ms, reply);
+        let id = self.ids.next();
+        let job = Job::new(&self.shared, Ask { id, op, now_ms }, reply);
         let asked = async {
             if self.jobs.send(job).await.is_err() {
                 return Err(StoreError::Closed.into());

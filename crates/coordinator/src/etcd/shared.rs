@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quorate_consensus::wire::BoardEntry;
 use quorate_consensus::{Rules, Verifier};
-use quorate_keyspace::{Finding, KeyValue, OpId, Reader, Reply, Step, Taken, What};
+use quorate_keyspace::{Finding, KeyValue, OpId, Reader, Reply, Step, Taken, UpTo, What};
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use super::connection::Connection;
@@ -178,15 +178,15 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes when this attempt's record was read back.
-    pub(super) fn expect(&self, id: OpId) -> oneshot::Receiver<Reply> {
+    /// From now on what is read back of this attempt is kept.
+    pub(super) fn expect(self: &Arc<Self>, id: OpId) -> Expected {
         let (told, hear) = oneshot::channel();
         self.waiting().insert(id, told);
-        hear
-    }
-
-    pub(super) fn expect_no_more(&self, id: OpId) {
-        self.waiting().remove(&id);
+        Expected {
+            shared: Arc::clone(self),
+            id,
+            hear,
+        }
     }
 
     /// Waits until everything up to a revision of the store was read.
@@ -238,27 +238,18 @@ impl Shared {
     }
 
     async fn read_to_the_end(&self) -> Result<(), StoreError> {
-        // Taken before the question: the follower reads on while it is answered.
-        let (at, known, is_empty) = {
-            let reader = self.reader();
-            let known = reader.head().cloned();
-            (reader.revision(), known, reader.board_is_empty())
-        };
+        let mark = self.reader().mark();
         let head = self.connection.head().await?;
-        let written = head.key.as_ref().map_or(0, |kv| kv.mod_revision);
-        // Whatever was written up to `at` was read.
-        let other_past = head.key.is_some() && written <= at && head.key != known;
-        if head.store < at || other_past {
-            // An older copy: the follower finds out, and stops.
-            self.anew.notify_one();
-            let mut read = self.read.subscribe();
-            let stopped = read.wait_for(|_| self.done_for.get().is_some());
-            return stopped.await.map(drop).map_err(|_| StoreError::Closed);
-        }
-        let target = match written {
-            // Deleted by somebody: what was written before cannot be told from it.
-            0 if !is_empty => self.connection.touch_head().await?,
-            written => written,
+        let target = match mark.read_up_to(head.key.as_ref(), head.store) {
+            UpTo::OlderCopy => {
+                // The follower finds out, and stops.
+                self.anew.notify_one();
+                let mut read = self.read.subscribe();
+                let stopped = read.wait_for(|_| self.done_for.get().is_some());
+                return stopped.await.map(drop).map_err(|_| StoreError::Closed);
+            }
+            UpTo::HeadWritten => self.connection.touch_head().await?,
+            UpTo::Revision(revision) => revision,
         };
         self.read_to(target).await
     }
@@ -281,5 +272,26 @@ impl Shared {
 
     pub(super) fn findings(&self) -> broadcast::Receiver<Finding> {
         self.findings.subscribe()
+    }
+}
+
+/// What is read back of an attempt, for as long as this is kept.
+#[derive(Debug)]
+pub(super) struct Expected {
+    shared: Arc<Shared>,
+    id: OpId,
+    hear: oneshot::Receiver<Reply>,
+}
+
+impl Expected {
+    /// What was read back since this was asked last, if anything.
+    pub(super) fn heard(&mut self) -> Option<Reply> {
+        self.hear.try_recv().ok()
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.shared.waiting().remove(&self.id);
     }
 }

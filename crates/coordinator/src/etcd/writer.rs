@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_consensus::wire::BoardOp;
 use quorate_engine::{ProposeError, Proposed};
-use quorate_keyspace::{Ask, Batch, OpId, Reply, Verdict};
+use quorate_keyspace::{Ask, Attempt, Batch, Next, Reply};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::Options;
 use super::connection::Sent;
-use super::shared::Shared;
+use super::shared::{Expected, Shared};
 use crate::api::StoreError;
 
 type Answer = Result<Proposed, ProposeError>;
@@ -19,30 +18,41 @@ type Answer = Result<Proposed, ProposeError>;
 /// After trouble an operation is sent again after this pause.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// An operation that waits to be sent, or sent again.
+/// An operation that waits to be sent, or sent again. What becomes of it is
+/// [`Attempt`]'s to say.
 #[derive(Debug)]
 pub(super) struct Job {
-    ask: Ask,
+    attempt: Attempt,
+    /// From now until it is answered: what is read back while it waits to be sent again
+    /// is its answer like any other.
+    expected: Expected,
     reply: oneshot::Sender<Answer>,
-    /// The board was read to the end after this was asked: what it says is the answer.
-    fresh: bool,
-    /// It was sent, and nobody knows whether it took effect.
-    doubtful: bool,
 }
 
 impl Job {
-    pub(super) fn new(id: OpId, op: BoardOp, now_ms: u64, reply: oneshot::Sender<Answer>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, ask: Ask, reply: oneshot::Sender<Answer>) -> Self {
         Self {
-            ask: Ask { id, op, now_ms },
+            expected: shared.expect(ask.id),
+            attempt: Attempt::new(ask),
             reply,
-            fresh: false,
-            doubtful: false,
         }
     }
 
     fn answer(self, answer: Answer) {
         // A failed send means that nobody waits any more.
         drop(self.reply.send(answer));
+    }
+
+    /// Answers it, or gives it back.
+    fn go_on(self, next: Next) -> Option<Self> {
+        match next {
+            Next::Answer(reply) => self.answer(told(reply)),
+            Next::Unknown => self.answer(Err(unknown(
+                "it was sent before, and etcd did not say what became of it",
+            ))),
+            Next::Read | Next::Again => return Some(self),
+        }
+        None
     }
 }
 
@@ -97,6 +107,7 @@ impl Writer {
                 }
             }
             self.queue.retain(|job| !job.reply.is_closed());
+            self.answer_what_was_read();
             let (batch, sent) = self.plan();
             if sent.is_empty() {
                 continue;
@@ -109,12 +120,22 @@ impl Writer {
         }
     }
 
+    /// Answers what was read back while it waited to be sent again.
+    fn answer_what_was_read(&mut self) {
+        for mut job in std::mem::take(&mut self.queue) {
+            match job.expected.heard() {
+                Some(reply) => job.answer(told(reply)),
+                None => self.queue.push_back(job),
+            }
+        }
+    }
+
     /// Takes what travels together off the queue, and answers what needs no sending.
     fn plan(&mut self) -> (Batch, Vec<Job>) {
         // Some behind those that fill a transaction: not all can travel together.
         let looked = self.queue.len().min(2 * self.max_batch);
         let jobs: Vec<Job> = self.queue.drain(..looked).collect();
-        let asks: Vec<&Ask> = jobs.iter().map(|job| &job.ask).collect();
+        let asks: Vec<&Ask> = jobs.iter().map(|job| job.attempt.ask()).collect();
         let (planned, revision) = {
             let reader = self.shared.reader();
             (
@@ -128,18 +149,8 @@ impl Writer {
             let Some(job) = jobs.get_mut(place).and_then(Option::take) else {
                 continue;
             };
-            match (job.fresh, verdict) {
-                (false, _) => stale.push(job),
-                (true, Verdict::Unchanged) => {
-                    job.answer(Ok(Proposed::Unchanged(revision)));
-                }
-                (true, verdict) if job.doubtful && !verdict.is_certain(&job.ask.op) => {
-                    job.answer(Err(unknown(
-                        "it was sent before, and etcd did not say what became of it",
-                    )));
-                }
-                (true, Verdict::Refused(refusal)) => job.answer(Err(refusal.into())),
-            }
+            let next = job.attempt.settled(verdict, revision);
+            stale.extend(job.go_on(next));
         }
         let mut sent = Vec::new();
         for (place, _) in &planned.batch.steps {
@@ -171,7 +182,7 @@ async fn read_then_return(shared: Arc<Shared>, jobs: Vec<Job>, back: mpsc::Sende
     for mut job in jobs {
         match &read {
             Ok(_) => {
-                job.fresh = true;
+                job.attempt.was_read();
                 // Closed only when the handle is gone.
                 drop(back.send(job).await);
             }
@@ -182,42 +193,34 @@ async fn read_then_return(shared: Arc<Shared>, jobs: Vec<Job>, back: mpsc::Sende
 
 /// Sends a batch and waits until it was read back.
 async fn carry_out(shared: &Arc<Shared>, batch: &Batch, jobs: Vec<Job>, back: &mpsc::Sender<Job>) {
-    let heard: Vec<_> = jobs.iter().map(|job| shared.expect(job.ask.id)).collect();
     match shared.connection.commit(batch).await {
         Sent::Done { revision, held } => {
             let read = shared.read_to(revision).await;
-            for ((mut job, mut hear), held) in jobs.into_iter().zip(heard).zip(held) {
-                shared.expect_no_more(job.ask.id);
-                match (hear.try_recv(), &read) {
-                    (Ok(reply), _) => job.answer(told(reply)),
-                    (Err(_), Err(error)) => job.answer(Err(error.clone().into())),
-                    (Err(_), Ok(())) => {
-                        // A guard did not hold: what it depends on changed. Or it was
-                        // written and is not there: then the board says why.
-                        job.fresh = held;
-                        drop(back.send(job).await);
-                    }
+            for (mut job, held) in jobs.into_iter().zip(held) {
+                let heard = job.expected.heard();
+                if let (None, Err(error)) = (&heard, &read) {
+                    job.answer(Err(error.clone().into()));
+                    continue;
+                }
+                let next = job.attempt.carried_out(held, heard);
+                if let Some(job) = job.go_on(next) {
+                    drop(back.send(job).await);
                 }
             }
         }
         Sent::Refused(why) => {
             for job in jobs {
-                shared.expect_no_more(job.ask.id);
                 job.answer(Err(unknown(why.clone())));
             }
         }
         Sent::Unknown(why) => {
             tracing::debug!(%why, "etcd.unknown_outcome");
             tokio::time::sleep(PAUSE).await;
-            for (mut job, mut hear) in jobs.into_iter().zip(heard) {
-                shared.expect_no_more(job.ask.id);
-                match hear.try_recv() {
-                    Ok(reply) => job.answer(told(reply)),
-                    Err(_) => {
-                        job.doubtful = true;
-                        job.fresh = false;
-                        drop(back.send(job).await);
-                    }
+            for mut job in jobs {
+                let heard = job.expected.heard();
+                let next = job.attempt.unheard(heard);
+                if let Some(job) = job.go_on(next) {
+                    drop(back.send(job).await);
                 }
             }
         }

@@ -4,9 +4,11 @@ use fastrand::Rng;
 use quorate_consensus::Choice;
 use quorate_testkit::Options;
 
+use quorate_consensus::board::Refusal;
+
 use super::*;
 use crate::kv::{Guard, Write};
-use crate::names;
+use crate::{Attempt, Next, Past, names};
 
 fn cluster() -> Cluster {
     Cluster::new(5, 4)
@@ -125,6 +127,82 @@ fn what_was_compacted_away_is_read_anew() {
     assert_eq!(world.entries(1).len(), world.entries(0).len());
     assert_eq!(world.findings, [[], []]);
     world.assert_one_log();
+}
+
+#[test]
+fn what_came_late_and_is_read_twice_before_it_is_removed_is_no_tampering() {
+    let options = Options::default().times(2_000, 100, 500);
+    let mut world = World::new(Cluster::with(5, 3, options), 2);
+    // On its way for so long that the board's time has overtaken it.
+    let late = world.vote(0, "a", number(1));
+    let late = world.ask(late, NOW);
+    let planned = world.readers[0].plan(&[late], 64);
+    let other = world.cluster.vote(1, &id("b"), number(1), NOW + 9_000);
+    world.done(ops::record_vote(other), NOW + 9_000);
+    assert_eq!(world.store.commit(&planned.batch), [true]);
+    let removal = world.look(1);
+    assert_eq!(removal.len(), 1);
+    let taken = world.readers[1].take_all(world.store.revision(), world.store.all());
+    assert_eq!(taken.findings, []);
+    assert_eq!(taken.mending, removal);
+    world.settle();
+    assert_eq!(world.findings, [[], []]);
+    world.assert_one_log();
+}
+
+#[test]
+fn an_attempt_is_answered_by_what_became_of_it_however_often_it_was_sent() {
+    let mut world = World::new(Cluster::new(5, 3), 1);
+    let vote = world.vote(0, "a", number(1));
+    let ask = world.ask(vote, NOW);
+    let mut attempt = Attempt::new(ask.clone());
+    let planned = world.readers[0].plan(std::slice::from_ref(&ask), 64);
+    // It takes effect, and nobody hears of it.
+    assert_eq!(world.store.commit(&planned.batch), [true]);
+    assert_eq!(attempt.unheard(None), Next::Again);
+    // Sent again it has no effect; what is read back says what became of the first.
+    assert_eq!(world.store.commit(&planned.batch), [false]);
+    world.read(0);
+    let (id, reply) = world.replies.pop().expect("it was read back");
+    assert_eq!(id, ask.id);
+    assert_eq!(
+        attempt.carried_out(false, Some(reply)),
+        Next::Answer(Reply::Applied(1))
+    );
+    // Of one that may be on its way still a refusal that can pass says nothing.
+    let mut attempt = Attempt::new(ask);
+    let banned = Verdict::Refused(Refusal::Banned(of(&world.cluster, 0)));
+    assert_eq!(attempt.settled(banned.clone(), 1), Next::Read);
+    attempt.was_read();
+    let refused = Reply::Refused(Refusal::Banned(of(&world.cluster, 0)));
+    assert_eq!(attempt.settled(banned.clone(), 1), Next::Answer(refused));
+    assert_eq!(attempt.unheard(None), Next::Again);
+    attempt.was_read();
+    assert_eq!(attempt.settled(banned, 1), Next::Unknown);
+}
+
+#[test]
+fn the_model_remembers_what_a_key_was_until_that_is_compacted_away() {
+    let mut store = Store::new();
+    store.write(&[Write::put("k", "1")]);
+    store.write(&[Write::put("other", "")]);
+    let older = store.clone();
+    store.write(&[Write::Delete("k".into())]);
+    store.write(&[Write::put("k", "2")]);
+    let was = |store: &Store, at| match store.at("k", at) {
+        Past::Gone => "gone".into(),
+        Past::Was(kv) => kv.map_or("absent".to_owned(), |kv| {
+            String::from_utf8(kv.value).unwrap()
+        }),
+    };
+    let all: Vec<_> = (1..=6).map(|at| was(&store, at)).collect();
+    assert_eq!(all, ["absent", "1", "1", "absent", "2", "gone"]);
+    assert_eq!(store.older(3).all(), older.all());
+    assert_eq!(store.older(3).revision(), 3);
+    store.compact();
+    assert_eq!(was(&store, 4), "gone");
+    assert_eq!(was(&store, 5), "2");
+    assert_eq!(store.older(3).revision(), 5);
 }
 
 /// What a node would propose for a ballot by what it has read so far.

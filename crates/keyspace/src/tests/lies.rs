@@ -261,6 +261,66 @@ fn who_first_reads_while_something_is_missing_finds_out_when_it_is_put_back() {
 }
 
 #[test]
+fn who_reads_everything_anew_while_something_is_missing_finds_out_when_it_is_put_back() {
+    let mut world = busy();
+    // Reader 1 sleeps through a vote, its deletion and the compaction of both.
+    let vote = world.vote(3, "d", number(1));
+    let vote = world.ask(vote, NOW);
+    assert_eq!(world.send(0, &[vote]), 1);
+    world.read(0);
+    let key = names::vote(&id("d"), &of(&world.cluster, 3));
+    world.store.write(&[Write::Delete(key.clone())]);
+    let back = world.look(0);
+    world.store.compact();
+    assert_eq!(world.look(1), [], "nobody can see what was deleted");
+    for step in back {
+        world.store.step(&step);
+    }
+    assert!(world.store.get(&key).is_some());
+    assert_eq!(world.look(1), [], "who knows less mends nothing");
+    let found = world.findings[1].last().expect("it found something");
+    assert_eq!((found.what.clone(), &found.key), (What::Incomplete, &key));
+}
+
+#[test]
+fn what_makes_no_sense_without_a_missing_record_is_doubted_before_it_is_taken_in() {
+    let mut world = busy();
+    let log = world.entries(1);
+    for i in 0..3 {
+        let vote = world.vote(i, "n", number(1));
+        let vote = world.ask(vote, NOW);
+        assert_eq!(world.send(0, &[vote]), 1);
+    }
+    world.read(0);
+    let op = ops::advance(&id("n"), BallotState::ThresholdReached);
+    let op = world.ask(op, NOW);
+    assert_eq!(world.send(0, &[op]), 1);
+    world.read(0);
+    let key = names::vote(&id("n"), &of(&world.cluster, 0));
+    // A record that reader 1 knows vanishes as well.
+    let known = names::vote(&id("d"), &of(&world.cluster, 0));
+    world
+        .store
+        .write(&[Write::Delete(key), Write::Delete(known.clone())]);
+    world.store.compact();
+    let mut trial = world.readers[1].clone();
+    let taken = trial.take_all(world.store.revision(), world.store.all());
+    assert!(taken.is_doubtful() && !taken.is_rolled_back());
+    let back = taken.written_back();
+    assert!(back.iter().any(|step| step.writes[0].key() == known));
+    for step in back {
+        assert!(world.store.step(&step), "it takes nothing away");
+    }
+    // Once it was put back by who knows it the reading is whole.
+    world.read(0);
+    world.read(1);
+    let taken = world.readers[1].take_all(world.store.revision(), world.store.all());
+    assert!(!taken.is_doubtful(), "{:?}", taken.findings);
+    assert_eq!(world.entries(1).len(), log.len() + 4);
+    world.assert_one_log();
+}
+
+#[test]
 fn an_older_copy_of_the_store_is_not_taken_in() {
     let mut world = busy();
     let older = world.store.clone();
