@@ -444,6 +444,10 @@ fn one_node_from_its_configuration_and_nothing_else() {
         until(says, || logged(says).then_some(()));
     };
     assert!(logged("ballot.state_changed") && !logged("vote.recorded"));
+    assert!(
+        logged("\"tx_id\":\"tx_001\",\"trace_id\":\""),
+        "the trace of each event"
+    );
     with_level("loud", "config.not_read_again");
     with_level("trace", "config.read_again");
     home.run(&[&["vote", "tx_003", "--data", "c0ffee"][..], &remote].concat())

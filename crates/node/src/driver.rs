@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use quorate_chain::Chain;
 use quorate_consensus::statement::KeyRole;
-use quorate_consensus::wire::{BoardEntry, Goodbye, GoodbyeReason, board_event};
+use quorate_consensus::wire::{Goodbye, GoodbyeReason};
 use quorate_coordinator::Coordinator;
 use quorate_crypto::SigningKey;
 use quorate_engine::{Answer, Effect, Engine, Event, Now, Record, Reject, RequestId, StreamId};
@@ -26,6 +26,7 @@ use crate::journal::Journal;
 use crate::mailbox::{Mailbox, Message};
 use crate::metrics::{Meter, number};
 use crate::seen::SeenAudit;
+use crate::told::tell;
 use crate::traces::Traces;
 
 /// The most messages in one batch.
@@ -412,7 +413,8 @@ impl Driver {
             Effect::Believed { entries } => {
                 self.ports.meter.believed(&entries);
                 self.ports.alerts.believed(&entries);
-                entries.iter().for_each(|entry| self.log(entry));
+                let cluster_id = self.engine.board().rules().cluster_id();
+                entries.iter().for_each(|entry| tell(&cluster_id, entry));
                 let (board, now) = (self.engine.board(), self.clock.now());
                 let in_service = self.engine.is_in_service();
                 self.traces.believed(&entries, board, now, in_service);
@@ -497,36 +499,5 @@ impl Driver {
             Stopped::Shutdown => {}
         }
         stopped
-    }
-
-    fn log(&self, entry: &BoardEntry) {
-        use board_event::Event as E;
-        for event in &entry.events {
-            let (revision, tx_id) = (event.revision, &event.tx_id);
-            match &event.event {
-                Some(E::StateChanged(change)) => tracing::info!(
-                    revision, %tx_id, from = change.from().as_str_name(),
-                    to = change.to().as_str_name(), row = change.row, reason = %change.reason,
-                    "ballot.state_changed"
-                ),
-                Some(E::VoteRecorded(vote)) => tracing::debug!(
-                    revision, %tx_id, node_id = %vote.node_id, late = vote.late, "vote.recorded"
-                ),
-                Some(E::ViolationFound(found)) => {
-                    tracing::warn!(
-                        revision, %tx_id, node_id = %found.node_id,
-                        kind = found.r#type().as_str_name(), "violation.found"
-                    );
-                }
-                Some(E::Banned(banned)) => tracing::warn!(
-                    revision, node_id = %banned.node_id,
-                    kind = banned.r#type().as_str_name(), "member.banned"
-                ),
-                Some(E::Unbanned(unbanned)) => {
-                    tracing::warn!(revision, node_id = %unbanned.node_id, "member.unbanned");
-                }
-                _ => tracing::trace!(revision, %tx_id, "board.event"),
-            }
-        }
     }
 }

@@ -36,6 +36,7 @@ mod server;
 mod service;
 pub mod status;
 pub mod stores;
+mod told;
 mod traces;
 
 pub use config::{Config, ConfigError};

@@ -326,7 +326,7 @@ async fn a_collector_that_stalls_or_refuses_slows_no_vote_and_what_is_lost_is_co
     let nodes = start(&mut cluster, &vec![telemetry; 4]).await;
     for (way, tx_id) in [(Way::Hang, "hangs"), (Way::Refuse, "refuses")] {
         proxy.set(way);
-        let before: Vec<_> = nodes.iter().map(|node| dropped(node)).collect();
+        let before: Vec<_> = nodes.iter().map(dropped).collect();
         vote_at(&cluster, 0..3, tx_id, 1).await;
         for node in &nodes {
             ballot_in(node, tx_id, &[BallotState::Confirmed]).await;

@@ -36,7 +36,7 @@ pub(crate) enum Mode {
 }
 
 enum Running {
-    Inside(NodeHandle),
+    Inside(Box<NodeHandle>),
     Process(Supervised),
 }
 
@@ -105,7 +105,7 @@ impl Cluster {
         let node = self.built.layout.node(node_id);
         let running = match self.mode {
             Mode::Processes => Running::Process(Supervised::start(node)?),
-            Mode::Inside => Running::Inside(start_inside(&node, faults).await?),
+            Mode::Inside => Running::Inside(Box::new(start_inside(&node, faults).await?)),
         };
         place.insert(running);
         Ok(())

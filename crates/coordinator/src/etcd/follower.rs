@@ -173,7 +173,10 @@ async fn read_all(shared: &Arc<Shared>) -> Result<(), StoreError> {
         let mut reader = shared.reader().clone();
         let taken = reader.take_all(revision, all.clone());
         if taken.is_doubtful() && !taken.is_rolled_back() && reading < READINGS {
-            tracing::error!(findings = taken.findings.len(), "etcd.tampered-while-read");
+            taken
+                .findings
+                .iter()
+                .for_each(|finding| shared.tell(finding));
             mend(shared, taken.written_back()).await;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);

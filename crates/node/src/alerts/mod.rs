@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use quorate_consensus::wire::{BallotState, BoardEntry, ViolationType, board_event};
-use quorate_consensus::{NodeId, Rules};
+use quorate_consensus::{ClusterId, NodeId, Rules};
 use quorate_engine::Alert;
 use tokio::sync::mpsc;
 
 use crate::metrics::Meter;
+use crate::told::trace_of;
 pub use webhook::{BadWebhook, Webhook};
 
 /// How many alerts wait to be sent.
@@ -110,6 +111,7 @@ pub(crate) struct Raised {
 pub(crate) struct Alerts {
     meter: Arc<Meter>,
     own: NodeId,
+    cluster_id: ClusterId,
     queue: Option<mpsc::Sender<Raised>>,
 }
 
@@ -134,7 +136,12 @@ impl Alerts {
             tokio::spawn(webhook::send(webhook, identity, waiting, meter.clone()));
             sender
         });
-        Self { meter, own, queue }
+        Self {
+            meter,
+            own,
+            cluster_id: rules.cluster_id(),
+            queue,
+        }
     }
 
     /// Raises one: counts it, and lets it leave at once. Whoever calls has logged it.
@@ -208,13 +215,15 @@ impl Alerts {
                 self.raise(Name::Quarantine, self.this_node(), detail);
             }
             Alert::NonceTaken { tx_id, nonce } => {
-                tracing::error!(%tx_id, nonce, "alert.nonce_taken");
+                let trace_id = trace_of(&self.cluster_id, tx_id.as_str());
+                tracing::error!(%tx_id, trace_id, nonce, "alert.nonce_taken");
                 let detail =
                     format!("nonce {nonce}, reserved for {tx_id}, was taken by a stranger");
                 self.raise(Name::NonceTaken, vec![("tx_id", tx_id.to_string())], detail);
             }
             Alert::Submission { tx_id, detail } => {
-                tracing::error!(%tx_id, %detail, "alert.submission");
+                let trace_id = trace_of(&self.cluster_id, tx_id.as_str());
+                tracing::error!(%tx_id, trace_id, %detail, "alert.submission");
                 let about = vec![("tx_id", tx_id.to_string())];
                 self.raise(Name::SubmissionFailed, about, detail);
             }
@@ -272,6 +281,7 @@ mod tests {
         let alerts = Alerts {
             meter: meter.clone(),
             own: NodeId::new("node1").unwrap(),
+            cluster_id: ClusterId([0; 32]),
             queue: Some(sender),
         };
         for _ in 0..3 {
