@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! hunt [--seed U64] [--schedules N] [--seconds S] [--threads T] [--scenario NAME]
-//!      [--scripts FOLDER]... [--keep-going] [--json]
+//!      [--board log|keys] [--scripts FOLDER]... [--keep-going] [--json]
 //! ```
 //!
 //! Runs schedules from the seed on, until so many are done, the time is up, or one has
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use quorate_sim::golden;
 use quorate_sim::hunt::{Hunt, Runner, Tally, many};
+use quorate_sim::plan::BoardKind;
 use quorate_sim::plan::draw::Family;
 use quorate_sim::world::Failure;
 
@@ -119,6 +120,7 @@ fn args(mut given: impl Iterator<Item = String>) -> Result<Args, String> {
             base: 1,
             schedules: u64::MAX,
             family: None,
+            board: None,
             threads: 1,
             keep_going: false,
         },
@@ -145,6 +147,12 @@ fn args(mut given: impl Iterator<Item = String>) -> Result<Args, String> {
                 let family = Family::ALL.iter().find(|family| family.name() == wanted);
                 let family = family.ok_or(format!("there is no scenario {wanted}"))?;
                 args.hunt.family = Some(*family);
+            }
+            "--board" => {
+                let wanted = value()?;
+                let board = BoardKind::ALL.iter().find(|board| board.name() == wanted);
+                let board = board.ok_or(format!("there is no board {wanted}"))?;
+                args.hunt.board = Some(*board);
             }
             "--scripts" => args.scripts.push(value()?.into()),
             "--keep-going" => args.hunt.keep_going = true,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! shrink SEED [RUNS]     the schedule of a seed, with at most so many runs (2,000)
+//! shrink SEED:NAME       the same seed in another family
 //! shrink FILE [RUNS]     a plan's text
 //! ```
 //!
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use quorate_sim::hunt::Runner;
+use quorate_sim::plan::draw::Family;
 use quorate_sim::plan::shrink::shrink;
 use quorate_sim::plan::{Plan, draw};
 
@@ -23,7 +25,7 @@ fn main() -> ExitCode {
     let runs = args.next().and_then(|runs| runs.parse().ok());
     let plan = match what.parse() {
         Ok(seed) => draw::plan(seed),
-        Err(_) => match read(&what) {
+        Err(_) => match in_family(&what).map_or_else(|| read(&what), Ok) {
             Ok(plan) => plan,
             Err(wrong) => {
                 eprintln!("{what}: {wrong}");
@@ -50,6 +52,13 @@ fn main() -> ExitCode {
     let (name, at_ms) = (failure.invariant, failure.at_ms);
     println!("{name} broke at {at_ms} ms: {}", failure.detail);
     ExitCode::FAILURE
+}
+
+/// A seed and a family's name.
+fn in_family(what: &str) -> Option<Plan> {
+    let (seed, name) = what.split_once(':')?;
+    let family = Family::ALL.iter().find(|family| family.name() == name)?;
+    Some(draw::of_family(seed.parse().ok()?, *family))
 }
 
 fn read(path: &str) -> Result<Plan, String> {

@@ -143,6 +143,10 @@ impl Story {
                 let node = asker.node;
                 self.does(world, node, &format!("answers its client: {said}"));
             }
+            Happening::Found { place, finding } => {
+                self.does(world, *place, &format!("finds {finding}"));
+            }
+            Happening::Told { .. } | Happening::Recorded { .. } => {}
             Happening::Mined(mined) => {
                 let outcome = if mined.succeeded {
                     ""

@@ -143,6 +143,7 @@ settle 50
 skew 200
 confirmations 1
 submitters 1
+board log
 seed 0
 liar node3 late
 calm 508
@@ -170,6 +171,7 @@ fn what_is_not_needed_is_made_simple() {
     let text = "\
 nodes 2
 threshold 1
+board keys
 confirmations 4
 settle 500
 liar node2 flooder
@@ -203,6 +205,7 @@ settle 0
 skew 200
 confirmations 1
 submitters 1
+board log
 seed 0
 calm 4
 at 1 vote node1 tx-1 7

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use quorate_consensus::wire::{DissentPolicy, SilencePolicy};
 use quorate_consensus::{Choice, Value};
 use quorate_sim::liars::LiarKind;
-use quorate_sim::plan::{Act, Disk, Forgery, Handed, Noise, Plan, Step, Tx, draw};
+use quorate_sim::plan::{Act, BoardKind, Disk, Forgery, Handed, Noise, Plan, Step, Tx, draw};
 use quorate_testkit::Cluster;
 
 fn read(text: &str) -> Plan {
@@ -59,10 +59,11 @@ fn number(act: &Act) -> usize {
         Act::RollBack { .. } => 27,
         Act::Fork { .. } => 28,
         Act::Impostor { .. } => 29,
+        Act::Compact => 30,
     }
 }
 
-const ACTS: usize = 30;
+const ACTS: usize = 31;
 
 fn examples() -> Vec<(&'static str, Act)> {
     let vote = |choice, handed| Act::Vote {
@@ -168,6 +169,7 @@ fn examples() -> Vec<(&'static str, Act)> {
             Act::WatchLate { node: 0, for_ms },
         ),
         ("re-read node1", Act::ReRead { node: 0 }),
+        ("compact", Act::Compact),
         ("audit away for 200", Act::AuditAway { for_ms }),
         ("chain away for 200", Act::ChainAway { node: None, for_ms }),
         (
@@ -296,6 +298,26 @@ fn every_header_is_read() {
 }
 
 #[test]
+fn every_board_and_every_forgery_is_read() {
+    for board in BoardKind::ALL {
+        let plan = read(&format!("nodes 4\nboard {}", board.name()));
+        assert_eq!(plan.board, *board);
+        assert_eq!(read(&plan.to_string()), plan);
+    }
+    for what in Forgery::ALL {
+        let plan = read(&format!("nodes 4\nat 1 forge {}", what.name()));
+        assert_eq!(plan.steps[0].act, Act::Forge { what: *what });
+    }
+}
+
+#[test]
+fn a_third_of_all_seeds_has_its_board_in_keys() {
+    let boards = (0..3_000).map(draw::board);
+    let keys = boards.filter(|board| *board == BoardKind::Keys).count();
+    assert!((900..1_100).contains(&keys), "{keys} of 3000");
+}
+
+#[test]
 fn every_liar_is_read() {
     for kind in LiarKind::ALL {
         let plan = read(&format!("nodes 4\nliar node4 {}", kind.name()));
@@ -313,6 +335,7 @@ fn what_is_left_out_is_what_people_would_choose() {
     assert_eq!(shape.silence, SilencePolicy::Mark);
     assert_eq!(plan.noise, Noise::QUIET);
     assert_eq!((plan.seed, plan.calm_ms), (0, 600));
+    assert_eq!(plan.board, BoardKind::Log);
 }
 
 #[test]

@@ -50,6 +50,7 @@ impl Long {
             base: self.base,
             schedules: self.schedules.unwrap_or(u64::MAX),
             family: self.family,
+            board: None,
             threads: self.threads,
             keep_going: self.keep_going,
         };

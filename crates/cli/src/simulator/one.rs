@@ -10,7 +10,7 @@ use quorate_sim::golden::{self, Script};
 use quorate_sim::hunt::{Runner, Size, command};
 use quorate_sim::plan::draw::{self, Family};
 use quorate_sim::plan::text::PlanTextError;
-use quorate_sim::plan::{Plan, Shape};
+use quorate_sim::plan::{BoardKind, Plan, Shape};
 use quorate_sim::world::Outcome as Came;
 use serde_json::json;
 
@@ -172,6 +172,7 @@ impl One {
         vec![
             ("schedule", Tone::Plain, self.scenario_text()),
             ("trustees", Tone::Plain, shape_text(shape)),
+            ("board", Tone::Plain, board_text(self.plan.board).into()),
             ("liars", Tone::Plain, liars),
             ("in it", Tone::Plain, in_it),
         ]
@@ -200,6 +201,7 @@ impl One {
             "failure": failed.map(Failed::json),
             "nodes": shape.nodes,
             "threshold": shape.threshold,
+            "board": self.plan.board.name(),
             "liars": liars.collect::<Vec<_>>(),
             "ballots": size.ballots,
             "faults": size.faults,
@@ -255,6 +257,13 @@ fn took_text(came: &Came, took: Duration) -> String {
         came.took_ms as f64 / 1e3,
         took.as_secs_f64()
     )
+}
+
+fn board_text(board: BoardKind) -> &'static str {
+    match board {
+        BoardKind::Log => "a log that the store keeps",
+        BoardKind::Keys => "keys of a model of etcd",
+    }
 }
 
 fn shape_text(shape: &Shape) -> String {

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::plan::Plan;
 use crate::plan::draw::{self, Family};
+use crate::plan::{BoardKind, Plan};
 use crate::world::Outcome;
 
 use super::{Runner, Tally};
@@ -19,6 +19,8 @@ pub struct Hunt {
     pub schedules: u64,
     /// Only bad days of this kind; each seed chooses its own when none.
     pub family: Option<Family>,
+    /// Only seeds that have their board in this; the others are passed over.
+    pub board: Option<BoardKind>,
     /// How many threads, at least 1.
     pub threads: usize,
     /// Goes on after a failure. Otherwise the hunt ends with the first failing seed,
@@ -82,6 +84,13 @@ impl Shared<'_> {
             }
             let seed = self.hunt.base.wrapping_add(number);
             let family = self.hunt.family.unwrap_or_else(|| draw::family(seed));
+            if self
+                .hunt
+                .board
+                .is_some_and(|board| board != draw::board(seed))
+            {
+                continue;
+            }
             let plan = Arc::new(draw::of_family(seed, family));
             let outcome = run(&plan);
             let failed = outcome.failure.is_some();
@@ -116,6 +125,7 @@ mod tests {
             base: u64::MAX - 9,
             schedules: 200,
             family: None,
+            board: None,
             threads,
             keep_going,
         }
@@ -211,6 +221,7 @@ mod tests {
             base: 1,
             schedules: 12,
             family: None,
+            board: None,
             threads: 3,
             keep_going: true,
         };

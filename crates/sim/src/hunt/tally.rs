@@ -157,6 +157,7 @@ fn kind(act: &Act) -> &'static str {
         Act::RepliesLost { .. } => "store replies lost",
         Act::WatchLate { .. } => "watch late",
         Act::ReRead { .. } => "watch compacted",
+        Act::Compact => "store compacted",
         Act::AuditAway { .. } => "audit store away",
         Act::ChainAway { .. } => "chain away",
         Act::KeysAway { .. } => "keys away",

@@ -8,6 +8,7 @@ use quorate_consensus::statement::{Body, parse};
 use quorate_consensus::wire::{self, BoardEntry, SignedStatement};
 use quorate_consensus::{NodeId, Verifier};
 use quorate_engine::{Answer, Effect, Event, Now, Reject};
+use quorate_keyspace::{Finding, OpId, Reply};
 
 use quorate_testkit::FakeVerifier;
 
@@ -54,6 +55,29 @@ pub enum Happening<'a> {
         client: usize,
         /// The answer.
         result: &'a Result<Answer, Reject>,
+    },
+    /// A reader of keys found something that no node does.
+    Found {
+        /// Where it runs.
+        place: usize,
+        /// What.
+        finding: &'a Finding,
+    },
+    /// An engine is about to be told what became of its operation on the keys.
+    Told {
+        /// Where it runs.
+        place: usize,
+        /// The operation's name.
+        id: OpId,
+        /// What it is told.
+        reply: &'a Reply,
+    },
+    /// An operation's record got into the log that the keys hold.
+    Recorded {
+        /// The operation's name.
+        id: OpId,
+        /// Its entry.
+        revision: u64,
     },
     /// The chain put a transaction into a block.
     Mined(&'a Mined),
@@ -184,6 +208,8 @@ invariants! {
     burned Burned,
     order Order,
     audit Audit,
+    answered Answered,
+    tampering Tampering,
     bounded Bounded,
     liveness Liveness,
 }

@@ -9,13 +9,14 @@ use quorate_engine::{Effect, Ticket};
 use quorate_testkit::{Cluster, NOW, number, ops, tx};
 
 use super::{Happening, Invariant, agreement, guard};
-use crate::plan::{Noise, Plan, Shape};
+use crate::plan::{BoardKind, Noise, Plan, Shape};
 use crate::world::World;
 
 fn world() -> (World, Arc<Cluster>) {
     let cluster = Arc::new(Cluster::new(4, 3));
     let plan = Plan {
         seed: 1,
+        board: BoardKind::Log,
         shape: Shape {
             nodes: 4,
             threshold: 3,

@@ -7,10 +7,11 @@ use fastrand::Rng;
 use quorate_consensus::wire::{DissentPolicy, SilencePolicy};
 use quorate_consensus::{Choice, Value};
 
-use super::{Act, Handed, Noise, Plan, Shape, Step, Tx};
+use super::{Act, BoardKind, Handed, Noise, Plan, Shape, Step, Tx};
 use crate::liars::LiarKind;
 
 mod faults;
+mod keys;
 
 /// A kind of bad day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,10 +111,17 @@ pub fn family(seed: u64) -> Family {
     }
 }
 
+/// What the board of a seed lies in, whichever its family.
+pub fn board(seed: u64) -> BoardKind {
+    keys::board(seed)
+}
+
 /// The plan of a seed in a family.
 pub fn of_family(seed: u64, family: Family) -> Plan {
     let rng = Rng::with_seed(seed ^ 0x0051_6d75_6c61_7465);
-    Draw { rng, family }.plan(seed)
+    let mut plan = Draw { rng, family }.plan(seed);
+    keys::choose(&mut plan, family);
+    plan
 }
 
 struct Draw {
@@ -148,6 +156,7 @@ impl Draw {
         let last = steps.iter().map(|step| step.at_ms).max().unwrap_or(0);
         Plan {
             seed,
+            board: BoardKind::Log,
             shape,
             liars,
             noise,

@@ -19,6 +19,8 @@ pub mod text;
 pub struct Plan {
     /// Decides what the plan does not say: every delay and every small misfortune.
     pub seed: u64,
+    /// What the board lies in.
+    pub board: BoardKind,
     /// The rules.
     pub shape: Shape,
     /// Members that lie, by index (0 is the first).
@@ -30,6 +32,16 @@ pub struct Plan {
     /// When all faults stop: milliseconds from the start. The world is healed, and
     /// runs on until everything that can end has ended.
     pub calm_ms: u64,
+}
+
+/// What the board lies in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BoardKind {
+    /// A log that the store keeps.
+    #[default]
+    Log,
+    /// Keys of a model of etcd, of which every reader makes the log for itself.
+    Keys,
 }
 
 /// The rules of a plan's cluster.
@@ -266,11 +278,15 @@ pub enum Act {
         /// For how long.
         for_ms: u64,
     },
-    /// A member's watch was compacted: it reads the whole log again.
+    /// A member's watch was compacted: it reads the whole log again. Where the board
+    /// lies in keys its watch breaks, and it is told once more what it knows.
     ReRead {
         /// Who.
         node: usize,
     },
+    /// The store forgets how it came to be as it is: whoever is behind reads everything.
+    /// A log has no such thing.
+    Compact,
     /// The audit store answers nobody.
     AuditAway {
         /// For how long.
@@ -337,7 +353,8 @@ pub enum Act {
         /// Which.
         tx: Tx,
     },
-    /// The store shows an entry that no board gave.
+    /// The store shows an entry that no board gave; into keys somebody writes past all
+    /// rules.
     Forge {
         /// What it says.
         what: Forgery,
@@ -347,7 +364,8 @@ pub enum Act {
         /// How many entries are lost.
         entries: u32,
     },
-    /// From now on the store keeps two boards, and shows the second one to `side`.
+    /// From now on the store keeps two boards, and shows the second one to `side`. Keys
+    /// do not fork: two stores behind one address are what the model cannot express.
     Fork {
         /// To whom.
         side: Vec<usize>,
@@ -364,7 +382,8 @@ impl Act {
     }
 }
 
-/// What a lying store makes up.
+/// What a lying store makes up, or somebody writes into keys. Each board has some that
+/// mean nothing to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Forgery {
     /// A vote with a made-up signature.
@@ -377,10 +396,32 @@ pub enum Forgery {
     Reservation,
     /// A certificate without decisions.
     Certificate,
-    /// The last entry is taken out and the later ones close the gap.
+    /// The last entry is taken out and the later ones close the gap; of keys a record
+    /// is deleted.
     Deletion,
-    /// The events of a good entry are replaced.
+    /// The events of a good entry are replaced. Keys hold no events.
     Events,
-    /// The last entry but one is taken out, and the last one keeps its revision.
+    /// The last entry but one is taken out, and the last one keeps its revision; of
+    /// keys the last record but one is deleted.
     Hole,
+    /// Keys: counters of votes are raised.
+    Count,
+    /// Keys: the status of a ballot is set back, or deleted.
+    State,
+    /// Keys: a member's boot generation is overwritten.
+    Member,
+    /// Keys: the rules are overwritten.
+    Rules,
+    /// Keys: the next nonce is overwritten.
+    Nonce,
+    /// Keys: a ban is deleted.
+    Unban,
+    /// Keys: a vote is overwritten by its trustee's vote for another value.
+    Overwrite,
+    /// Keys: a record claims a place in the past.
+    Past,
+    /// Keys: the key that every transaction writes is deleted.
+    Head,
+    /// Keys: all of them are deleted.
+    Everything,
 }

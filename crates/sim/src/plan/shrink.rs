@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Act, Disk, Handed, Noise, Plan, Step, Tx};
+use super::{Act, BoardKind, Disk, Handed, Noise, Plan, Step, Tx};
 use crate::hunt::Runner;
 
 /// Where a change disturbs every draw of chance, these seeds are tried beside the
@@ -189,8 +189,9 @@ impl<F: FnMut(&Arc<Plan>) -> bool> Shrink<F> {
         }
     }
 
-    /// Rules that are easier to think about.
+    /// Rules that are easier to think about, and the board that is.
     fn rules(&mut self) {
+        self.keeps_changed(|plan| plan.board = BoardKind::Log);
         self.keeps_changed(|plan| plan.shape.confirmations = 1);
         self.keeps_changed(|plan| plan.shape.submitters = plan.shape.nodes);
         self.keeps_changed(|plan| plan.shape.settle_window_ms = 0);
@@ -292,6 +293,7 @@ fn about_others(act: &Act, moved: &impl Fn(usize) -> Option<usize>) -> Option<Ac
         Act::Sleep { .. }
         | Act::StoreAway { node: None, .. }
         | Act::RepliesLost { .. }
+        | Act::Compact
         | Act::AuditAway { .. }
         | Act::ChainAway { node: None, .. }
         | Act::Reorganise { .. }

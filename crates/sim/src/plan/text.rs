@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! nodes 5               # N
+//! board keys            # what the board lies in; log if left out
 //! threshold 4           # t; two thirds of N, rounded up, if left out
 //! dissent abort         # or outvote
 //! silence mark          # or ban
@@ -36,7 +37,7 @@ use std::fmt;
 use quorate_consensus::wire::{DissentPolicy, SilencePolicy};
 use quorate_consensus::{Choice, Value};
 
-use super::{Act, Disk, Forgery, Handed, Noise, Plan, Shape, Step, Tx};
+use super::{Act, BoardKind, Disk, Forgery, Handed, Noise, Plan, Shape, Step, Tx};
 
 mod read;
 
@@ -149,6 +150,16 @@ impl Forgery {
         Self::Deletion,
         Self::Events,
         Self::Hole,
+        Self::Count,
+        Self::State,
+        Self::Member,
+        Self::Rules,
+        Self::Nonce,
+        Self::Unban,
+        Self::Overwrite,
+        Self::Past,
+        Self::Head,
+        Self::Everything,
     ];
 
     /// Its name in a plan's text.
@@ -162,6 +173,29 @@ impl Forgery {
             Self::Deletion => "deletion",
             Self::Events => "events",
             Self::Hole => "hole",
+            Self::Count => "count",
+            Self::State => "state",
+            Self::Member => "member",
+            Self::Rules => "rules",
+            Self::Nonce => "nonce",
+            Self::Unban => "unban",
+            Self::Overwrite => "overwrite",
+            Self::Past => "past",
+            Self::Head => "head",
+            Self::Everything => "everything",
+        }
+    }
+}
+
+impl BoardKind {
+    /// Both.
+    pub const ALL: &[Self] = &[Self::Log, Self::Keys];
+
+    /// Its name in a plan's text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Keys => "keys",
         }
     }
 }
@@ -231,6 +265,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nodes = self.shape.nodes;
         write!(f, "{}", self.shape)?;
+        writeln!(f, "board {}", self.board.name())?;
         writeln!(f, "seed {}", self.seed)?;
         for (index, kind) in &self.liars {
             let index = *index;
@@ -353,6 +388,7 @@ impl fmt::Display for ActText<'_> {
                 write!(f, "watch late {} for {for_ms}", id(*node))
             }
             Act::ReRead { node } => write!(f, "re-read {}", id(*node)),
+            Act::Compact => f.write_str("compact"),
             Act::AuditAway { for_ms } => self.away(f, "audit", None, *for_ms),
             Act::ChainAway { node, for_ms } => self.away(f, "chain", *node, *for_ms),
             Act::KeysAway { node, for_ms } => self.away(f, "keys", Some(*node), *for_ms),

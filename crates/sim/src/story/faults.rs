@@ -157,7 +157,14 @@ impl Story {
                 (format!("{t} operators lift the ban of {}", id(*node)), None)
             }
             Act::Collect { tx } => (format!("{tx} is to be collected"), None),
-            Act::Forge { what } => (format!("the store shows {}", forged(*what)), None),
+            Act::Compact => ("the store forgets its past".into(), None),
+            Act::Forge { what } => {
+                let said = match world.store().keys() {
+                    Some(_) => format!("somebody writes into the store: {}", written(*what)),
+                    None => format!("the store shows {}", forged(*what)),
+                };
+                (said, None)
+            }
             Act::RollBack { entries } => {
                 let said = format!("the store is put back by {entries} entries");
                 (said, None)
@@ -184,13 +191,32 @@ fn whom(world: &World, node: Option<usize>) -> String {
 
 fn forged(what: Forgery) -> &'static str {
     match what {
+        Forgery::Deletion => "a log without its last entry",
+        Forgery::Events => "its last entry with other events",
+        Forgery::Hole => "a log without its last entry but one",
+        what => written(what),
+    }
+}
+
+fn written(what: Forgery) -> &'static str {
+    match what {
         Forgery::Vote => "a vote with a made-up signature",
         Forgery::Move => "a move that the votes do not give",
         Forgery::Ban => "a ban without proof",
         Forgery::Reservation => "a reservation with another payload",
         Forgery::Certificate => "a certificate without decisions",
-        Forgery::Deletion => "a log without its last entry",
-        Forgery::Events => "its last entry with other events",
-        Forgery::Hole => "a log without its last entry but one",
+        Forgery::Deletion => "a record is deleted",
+        Forgery::Events => "nothing",
+        Forgery::Hole => "the last record but one is deleted",
+        Forgery::Count => "a raised counter of votes",
+        Forgery::State => "a status that is set back or deleted",
+        Forgery::Member => "another boot generation",
+        Forgery::Rules => "other rules",
+        Forgery::Nonce => "another nonce",
+        Forgery::Unban => "a ban is deleted",
+        Forgery::Overwrite => "another vote over a trustee's own",
+        Forgery::Past => "a record that claims a place in the past",
+        Forgery::Head => "the key that every transaction writes is deleted",
+        Forgery::Everything => "every key is deleted",
     }
 }

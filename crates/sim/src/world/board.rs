@@ -10,6 +10,9 @@ use crate::plan::Forgery;
 impl World {
     /// An engine asks for an operation.
     pub(super) fn ask_board(&mut self, place: usize, ticket: Ticket, op: BoardOp, now_ms: u64) {
+        if self.store.keys.is_some() {
+            return self.keys_propose(place, ticket, op, now_ms);
+        }
         let late = self.places[place].lag_ms;
         let wait = self.span(self.plan.noise.store_ms) + self.lag(place) + late;
         self.log_propose(place, Some(ticket), op, now_ms, wait);
@@ -21,11 +24,30 @@ impl World {
         self.log_propose(place, None, op, now_ms, wait);
     }
 
+    /// An operation reaches the store.
+    pub(super) fn reaches_board(
+        &mut self,
+        place: usize,
+        life: u64,
+        ticket: Option<Ticket>,
+        op: &BoardOp,
+        now_ms: u64,
+    ) {
+        match self.store.keys {
+            Some(_) => self.keys_operate(op, now_ms),
+            None => self.proposed(place, life, ticket, op, now_ms),
+        }
+    }
+
     /// An engine asks where the log ends.
     pub(super) fn ask_head(&mut self, place: usize, ticket: Ticket) {
-        let wait = 2 * self.span(self.plan.noise.store_ms) + self.lag(place);
-        let result = self.log_head(place);
-        self.post(wait, place, Event::Head { ticket, result });
+        if self.store.keys.is_some() {
+            self.keys_head(place, ticket);
+        } else {
+            let wait = 2 * self.span(self.plan.noise.store_ms) + self.lag(place);
+            let result = self.log_head(place);
+            self.post(wait, place, Event::Head { ticket, result });
+        }
         self.news(place);
     }
 
@@ -43,28 +65,49 @@ impl World {
 
     /// A machine reads the board on.
     pub(super) fn feed_on(&mut self, place: usize, life: u64) {
-        self.log_feed(place, life);
+        match self.store.keys {
+            Some(_) => self.keys_feed(place, life),
+            None => self.log_feed(place, life),
+        }
     }
 
     /// An operator's own hand on the board: carried out at once, whatever is away.
     pub(super) fn operate_now(&mut self, op: &BoardOp) {
         let wall = self.true_wall();
+        if self.store.keys.is_some() {
+            return self.keys_operate(op, wall);
+        }
         // What the board refuses is of no effect.
         let _ = self.log_apply(0, op, wall);
     }
 
     /// The store shows what no board gave.
     pub(super) fn forge(&mut self, what: Forgery) {
-        self.log_forge(what);
+        match self.store.keys {
+            Some(_) => self.keys_forge(what),
+            None => self.log_forge(what),
+        }
+    }
+
+    /// The store forgets how it came to be as it is.
+    pub(super) fn compact(&mut self) {
+        if let Some(keys) = &mut self.store.keys {
+            keys.model.compact();
+        }
     }
 
     /// The store is put back to an earlier snapshot: so many entries are lost.
     pub(super) fn roll_back(&mut self, entries: usize) {
-        self.log_roll_back(entries);
+        if self.store.keys.is_none() {
+            return self.log_roll_back(entries);
+        }
+        self.keys_roll_back(entries);
     }
 
     /// From now on the store keeps two boards, and shows the second one to `side`.
     pub(super) fn fork(&mut self, side: &[usize]) {
-        self.log_fork(side);
+        if self.store.keys.is_none() {
+            self.log_fork(side);
+        }
     }
 }

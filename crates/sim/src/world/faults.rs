@@ -165,6 +165,7 @@ impl World {
                 self.faults.re_reads.insert(*node);
                 self.news(*node);
             }
+            Act::Compact => self.compact(),
             Act::AuditAway { for_ms } => self.faults.audit_away = now + for_ms,
             Act::ChainAway { node, for_ms } => {
                 for member in (0..n).filter(|member| node.is_none_or(|node| node == *member)) {

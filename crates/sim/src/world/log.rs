@@ -216,6 +216,17 @@ impl World {
                 }
                 return;
             }
+            // These are about keys.
+            Forgery::Count
+            | Forgery::State
+            | Forgery::Member
+            | Forgery::Rules
+            | Forgery::Nonce
+            | Forgery::Unban
+            | Forgery::Overwrite
+            | Forgery::Past
+            | Forgery::Head
+            | Forgery::Everything => return,
         };
         let view = &mut self.store.views[0];
         view.forged = true;

@@ -12,6 +12,7 @@ pub mod chain;
 mod clients;
 mod effects;
 mod faults;
+mod keys;
 mod liars;
 mod log;
 mod look;
@@ -65,6 +66,12 @@ enum Due {
         ticket: Option<Ticket>,
         op: Box<BoardOp>,
         now_ms: u64,
+    },
+    /// Something is due between a machine and the keys.
+    Keys {
+        place: usize,
+        life: u64,
+        turn: Box<keys::Turn>,
     },
     /// The plan's next step.
     Step(usize),
@@ -188,7 +195,7 @@ impl World {
         Self {
             now: 0,
             places: Vec::new(),
-            store: Store::new(cluster.rules().clone()),
+            store: Store::new(plan.board, cluster.rules().clone()),
             chain,
             audit: Audit::default(),
             net: Net::default(),
@@ -309,7 +316,7 @@ impl World {
         if asking {
             return false;
         }
-        let alive = self.is_live();
+        let alive = self.is_live() && self.keys_rest();
         alive
             && self.store.views.iter().all(|view| {
                 view.board().ballots().all(|ballot| {
@@ -368,7 +375,8 @@ impl World {
                 ticket,
                 op,
                 now_ms,
-            } => self.proposed(place, life, ticket, &op, now_ms),
+            } => self.reaches_board(place, life, ticket, &op, now_ms),
+            Due::Keys { place, life, turn } => self.keys_turn(place, life, *turn),
             Due::Step(index) => {
                 let plan = self.plan.clone();
                 self.act(&plan.steps[index].act);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use quorate_consensus::{Domain, NodeId, TxId};
 use quorate_engine::{Alert, Durable, Engine, JournalEntry, Record};
 
+use super::store::Handle;
 use crate::liars::Liar;
 use crate::plan::Disk;
 
@@ -97,6 +98,8 @@ pub struct Place {
     pub(super) node_id: NodeId,
     pub(super) engine: Option<Box<Engine>>,
     pub(super) runs_engine: bool,
+    /// Its process's handle on the keys, if the board lies in keys.
+    pub(super) handle: Option<Box<Handle>>,
     pub(super) liar: Option<Box<dyn Liar>>,
     /// Counts the starts of its process: what was meant for an earlier one is lost.
     pub(super) life: u64,
@@ -147,6 +150,11 @@ impl Place {
         self.view
     }
 
+    /// Whether what its process has read of the keys was whole, as far as it goes.
+    pub fn reads_whole(&self) -> bool {
+        self.handle.as_ref().is_none_or(|handle| !handle.partial)
+    }
+
     /// Whom its engine does not want to speak with.
     pub fn unwelcome(&self) -> impl Iterator<Item = &NodeId> {
         self.unwelcome.iter()
@@ -170,6 +178,7 @@ impl Place {
         }
         self.unsynced.clear();
         self.engine = None;
+        self.handle = None;
         self.life += 1;
         self.doom = None;
         self.tick_at = None;

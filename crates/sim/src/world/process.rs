@@ -23,6 +23,7 @@ impl World {
             member,
             node_id: self.cluster.node_id(member),
             engine: None,
+            handle: None,
             runs_engine: beside != Beside::Nothing,
             liar: kind.filter(|_| !second).map(|kind| kind.make()),
             life: 0,
@@ -73,6 +74,7 @@ impl World {
             Arc::new(FakeVerifier),
         )));
         self.judge(&Happening::Started { place: index });
+        self.keys_start(index);
         self.feed(index, Event::Tick);
         if self.places[index].liar.is_some() {
             self.start_liar(index);
@@ -93,6 +95,7 @@ impl World {
         if let Err(detail) = self.places[index].lose(disk) {
             self.fail("stage", detail);
         }
+        self.keys_forgotten();
         self.lose_streams(index);
         self.schedule(down_ms.max(1), Due::Start(index));
     }

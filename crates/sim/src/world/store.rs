@@ -1,4 +1,8 @@
-//! The coordinator: one pure board and its log; a lying store keeps several.
+//! The coordinator: a log that a pure board gives, or keys of which every reader makes a
+//! log of its own. What the board is in truth is shown alike.
+
+mod handle;
+mod keys;
 
 use std::sync::Arc;
 
@@ -6,6 +10,12 @@ use quorate_consensus::Rules;
 use quorate_consensus::board::{Board, Outcome, Refusal};
 use quorate_consensus::wire::{BoardEntry, BoardOp};
 use quorate_testkit::FakeVerifier;
+
+use crate::plan::BoardKind;
+
+pub(super) use handle::{Handle, Say, State, Wants, proposed};
+pub(super) use keys::News;
+pub use keys::{Keys, Lie};
 
 /// One board of the store, and the log that it shows.
 #[derive(Clone)]
@@ -42,16 +52,49 @@ impl View {
 /// The store.
 pub struct Store {
     pub(super) views: Vec<View>,
+    /// None when the board is a log.
+    pub(super) keys: Option<Keys>,
 }
 
 impl Store {
-    pub(super) fn new(rules: Arc<Rules>) -> Self {
+    pub(super) fn new(kind: BoardKind, rules: Arc<Rules>) -> Self {
+        let keys = match kind {
+            BoardKind::Log => None,
+            BoardKind::Keys => Some(Keys::new(rules.clone())),
+        };
         let view = View {
             board: Board::new(rules),
             log: Vec::new(),
             forged: false,
         };
-        Self { views: vec![view] }
+        Self {
+            views: vec![view],
+            keys,
+        }
+    }
+
+    /// The keys, if the board lies in keys.
+    pub fn keys(&self) -> Option<&Keys> {
+        self.keys.as_ref()
+    }
+
+    /// The next news of what the keys have become.
+    ///
+    /// # Errors
+    /// When a reader believes what the pure board does not.
+    pub(super) fn read_keys(&mut self) -> Result<Option<News>, String> {
+        match &mut self.keys {
+            Some(keys) => keys.read_on(&mut self.views[0]),
+            None => Ok(None),
+        }
+    }
+
+    /// Puts an older copy of the keys in their place.
+    pub(super) fn roll_keys_back(&mut self, entries: usize) {
+        if let Some(keys) = &mut self.keys {
+            keys.roll_back(&mut self.views[0], entries);
+            self.views[0].forged = true;
+        }
     }
 
     /// Its boards; an honest store has one.

@@ -6,7 +6,9 @@ use std::str::{FromStr, SplitWhitespace};
 use quorate_consensus::wire::{DissentPolicy, SilencePolicy};
 use quorate_consensus::{Choice, Value};
 
-use super::{Act, Disk, Forgery, Handed, Noise, Plan, PlanTextError, Problem, Shape, Step, Tx};
+use super::{
+    Act, BoardKind, Disk, Forgery, Handed, Noise, Plan, PlanTextError, Problem, Shape, Step, Tx,
+};
 use crate::liars::LiarKind;
 
 /// The most nodes of a plan.
@@ -154,6 +156,7 @@ struct Reader {
     nodes: Option<usize>,
     said: BTreeSet<String>,
     seed: u64,
+    board: BoardKind,
     threshold: Option<usize>,
     dissent: Option<DissentPolicy>,
     silence: Option<SilencePolicy>,
@@ -205,6 +208,7 @@ impl Reader {
             }
             "threshold" => self.threshold = Some(from_one_to_n(self, words)?),
             "submitters" => self.submitters = Some(from_one_to_n(self, words)?),
+            "board" => self.board = words.one_of(BoardKind::ALL, BoardKind::name)?,
             "dissent" => {
                 let all = [DissentPolicy::Abort, DissentPolicy::Outvote];
                 self.dissent = Some(words.one_of(&all, super::dissent_name)?);
@@ -228,7 +232,7 @@ impl Reader {
             }
             "noise" => self.noise = Some(noise(words)?),
             _ => {
-                let right = "at, nodes, threshold, dissent, silence, timeout, settle, skew, \
+                let right = "at, nodes, board, threshold, dissent, silence, timeout, settle, skew, \
                              confirmations, submitters, seed, liar, noise or calm";
                 return Err(unexpected(first, right));
             }
@@ -271,7 +275,7 @@ impl Reader {
 
     fn act(&self, words: &mut Words<'_>) -> Result<Act, Problem> {
         let right = "vote, crash, backup, sleep, partition, bridge, one-way, break, full, slow, \
-                     clock, store, replies, watch, re-read, audit, chain, keys, reorganise, \
+                     clock, store, replies, watch, re-read, compact, audit, chain, keys, reorganise, \
                      drop, fee, stranger, revert, give, impostor, unban, collect, forge, roll or fork";
         Ok(match words.next(right)? {
             "vote" => Act::Vote {
@@ -364,6 +368,7 @@ impl Reader {
             "re-read" => Act::ReRead {
                 node: self.member(words)?,
             },
+            "compact" => Act::Compact,
             "audit" => {
                 words.word("away")?;
                 let for_ms = words.for_ms()?;
@@ -434,6 +439,7 @@ impl Reader {
         let last = self.steps.last().map_or(0, |step| step.at_ms);
         Ok(Plan {
             seed: self.seed,
+            board: self.board,
             shape: Shape {
                 nodes,
                 threshold: self.threshold.unwrap_or((2 * nodes).div_ceil(3)),

@@ -1,0 +1,56 @@
+//! "Operations carry an id, so that a retry after a lost reply is the same operation"
+//! (section 6): what an engine is told of its operation is what became of it, however
+//! often it was sent. Asked where the board lies in keys.
+
+use std::collections::BTreeMap;
+
+use quorate_keyspace::{OpId, Reply};
+
+use super::{Happening, Invariant, honest_store};
+use crate::world::World;
+
+/// An answer is the answer to what was asked.
+#[derive(Default)]
+pub(super) struct Answered {
+    /// The entries that operations became.
+    recorded: BTreeMap<OpId, u64>,
+    /// Operations that were told to be refused.
+    refused: BTreeMap<OpId, String>,
+}
+
+impl Invariant for Answered {
+    fn name(&self) -> &'static str {
+        "answered"
+    }
+
+    fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {
+        match what {
+            Happening::Recorded { id, revision } => {
+                self.recorded.insert(*id, *revision);
+                match self.refused.get(id) {
+                    Some(refusal) if honest_store(world) => Err(format!(
+                        "revision {revision} is an operation that was told to be refused: {refusal}"
+                    )),
+                    _ => Ok(()),
+                }
+            }
+            Happening::Told { place, id, reply } if honest_store(world) => {
+                let name = world.node_id(*place);
+                if let Reply::Refused(refusal) = reply {
+                    self.refused.insert(*id, refusal.to_string());
+                }
+                // A reader that lacks a record counts otherwise until it starts again.
+                let whole = world.places()[*place].reads_whole();
+                match (reply, self.recorded.get(id)) {
+                    (Reply::Applied(told), Some(revision)) if told == revision || !whole => Ok(()),
+                    (Reply::Unchanged(_) | Reply::Refused(_), None) => Ok(()),
+                    (Reply::Applied(_), _) if !whole => Ok(()),
+                    (told, revision) => Err(format!(
+                        "{name} is told {told:?} of an operation that is in the log at {revision:?}"
+                    )),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
