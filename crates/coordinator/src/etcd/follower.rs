@@ -107,6 +107,7 @@ async fn follow(shared: &Arc<Shared>, pause: &mut Duration) -> Result<(), StoreE
         Resume::ReadAll => return read_all(shared).await,
         Resume::OlderCopy => return older_copy(shared).await,
     }
+    mend(shared, Vec::new()).await;
     let mut stream = shared.connection.watch(at + 1).await?;
     loop {
         let answer = tokio::select! {
@@ -207,12 +208,17 @@ async fn older_copy(shared: &Arc<Shared>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Puts right what can be; another node may be faster.
+/// Puts right what can be, and what could not be before; another node may be faster.
 async fn mend(shared: &Arc<Shared>, steps: Vec<Step>) {
-    for step in steps {
+    let mut owed = shared.owed(steps);
+    while let Some(step) = owed.pop_front() {
         if let Err(error) = shared.connection.step(&step).await {
-            // It is found again at the next reading of everything.
-            tracing::warn!(%error, "etcd.mend");
+            // Whatever it was that etcd did not take, it is repeated: each step has its
+            // guards. What is too much is found again at the next reading of everything.
+            tracing::warn!(%error, owed = owed.len() + 1, "etcd.mend");
+            owed.push_front(step);
+            break;
         }
     }
+    shared.owe(owed);
 }

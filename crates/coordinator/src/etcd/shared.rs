@@ -1,6 +1,6 @@
 //! What the tasks of a handle share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The pauses between two tries to read where the log ends.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// How many steps that put things right are kept while they cannot be sent.
+const OWED: usize = 1024;
 
 /// How many findings a slow receiver may be behind.
 const FINDINGS: usize = 256;
@@ -38,6 +41,8 @@ pub(super) struct Shared {
     tampering: broadcast::Sender<Tampering>,
     /// What was found before anybody could ask.
     tampering_at_first: Mutex<Option<broadcast::Receiver<Tampering>>>,
+    /// What puts things right and could not be sent yet.
+    owed: Mutex<VecDeque<Step>>,
     /// Set for good when the store turned out to be another than the one that was read
     /// (an engine has followed what was read, so only a new start can read another), or
     /// when the handle is dropped.
@@ -75,6 +80,7 @@ impl Shared {
             findings: broadcast::Sender::new(FINDINGS),
             tampering,
             tampering_at_first: Mutex::new(Some(at_first)),
+            owed: Mutex::default(),
             done_for: OnceLock::new(),
             anew: Notify::new(),
         }
@@ -172,6 +178,20 @@ impl Shared {
         let at_first = self.tampering_at_first.lock();
         let at_first = at_first.unwrap_or_else(PoisonError::into_inner).take();
         at_first.unwrap_or_else(|| self.tampering.subscribe())
+    }
+
+    /// What is owed, and these steps behind it; nothing is owed from then on.
+    pub(super) fn owed(&self, steps: Vec<Step>) -> VecDeque<Step> {
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owed = std::mem::take(&mut *owed);
+        owed.extend(steps);
+        owed
+    }
+
+    /// Keeps what could not be sent.
+    pub(super) fn owe(&self, mut steps: VecDeque<Step>) {
+        steps.truncate(OWED);
+        *self.owed.lock().unwrap_or_else(PoisonError::into_inner) = steps;
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<OpId, oneshot::Sender<Reply>>> {

@@ -146,13 +146,7 @@ impl Liveness {
 /// Whether anything can be asked of this schedule but safety.
 pub(super) fn is_asked(world: &World) -> bool {
     let (n, t) = (world.rules().total(), world.rules().threshold());
-    let lies = |act: &Act| {
-        matches!(
-            act,
-            Act::Forge { .. } | Act::RollBack { .. } | Act::Fork { .. }
-        )
-    };
-    if !honest_store(world) || world.plan().steps.iter().any(|step| lies(&step.act)) {
+    if !honest_store(world) || world.plan().has_lying_store() {
         return false;
     }
     let liars = n - world.honest().count();

@@ -34,6 +34,18 @@ pub struct Plan {
     pub calm_ms: u64,
 }
 
+impl Plan {
+    /// The store itself is to lie: it shows what no board gave. What somebody writes into
+    /// keys is no such thing, for readers find it and put it right.
+    pub fn has_lying_store(&self) -> bool {
+        self.steps.iter().any(|step| match step.act {
+            Act::RollBack { .. } => true,
+            Act::Forge { .. } | Act::Fork { .. } => self.board == BoardKind::Log,
+            _ => false,
+        })
+    }
+}
+
 /// What the board lies in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BoardKind {
