@@ -54,6 +54,10 @@ def free_ports(count):
     return ports
 
 
+def tail(path):
+    return "\n".join(path.read_text(errors="replace").splitlines()[-10:])
+
+
 def until(what, look):
     """Waits until `look` gives something."""
     end = time.monotonic() + PATIENCE
@@ -80,14 +84,20 @@ class Jaeger:
         flags = [f"--{name}.host-port=127.0.0.1:{port}" for name, port in ports.items()]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [binary, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [binary, *flags],
+                # Or it would trace itself.
+                env=os.environ | {"OTEL_TRACES_SAMPLER": "always_off"},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )
 
     def get(self, path):
-        """An answer of its API; nothing while it does not know or is not up."""
+        """An answer of its API, empty when it knows nothing; None while it is not up."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=10) as answer:
-                return json.load(answer)["data"]
+                return json.load(answer)["data"] or []
+        except urllib.error.HTTPError:
+            # What it answers to the id of a trace that it does not have.
+            return []
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return None
 
@@ -291,11 +301,19 @@ def recovery(run):
         return None
 
     trace_id = until("the trace of demo-6", found)
-    # Whoever went on found the dead one's transaction, and did not send it again.
-    trace = run.trace_of(
-        trace_id,
-        lambda t: has(t, VOTING | {"decision.closed", "submission.lock", "submission.persist"}),
-    )
+    # Its last moments died with it: it is not said that it ever sent anything. But the
+    # board knows who had the lease, and another node brought the end onto the board.
+    trace = run.trace_of(trace_id, lambda t: has(t, VOTING | {"decision.closed", "board.conclude"}))
+    closed = trace.named("decision.closed")[0]
+    leases = [log for log in closed["logs"] if tags(log)["event"] == "lease taken"]
+    check(leases, closed)
+    dead = f"quorate-{tags(leases[0])['quorate.submitter']}"
+    check(dead not in map(trace.service, trace.named("submission.submit")), f"{dead} lives")
+    concluded = [
+        trace.service(span) for span in trace.named("board.conclude")
+        if tags(span)["quorate.outcome"] == "applied"
+    ]
+    check(concluded and dead not in concluded, f"{dead} died, {concluded} concluded")
     check(end_of(trace) == "CONFIRMED", end_of(trace))
     return trace
 
@@ -389,7 +407,9 @@ def main():
             for name, trace in traces.items():
                 assert_whole(trace, transactions[name])
         except Miss as miss:
-            sys.exit(f"MISS: {miss}")
+            logs = [jaeger.log, *sorted(directory.glob("cluster/*/node.log"))]
+            ends = "".join(f"\n\n{log.name} of {log.parent.name} ends:\n{tail(log)}" for log in logs)
+            sys.exit(f"MISS: {miss}{ends}")
         finally:
             jaeger.stop()
     rows = [

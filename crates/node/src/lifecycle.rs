@@ -263,8 +263,7 @@ async fn assemble(
     let exporter = parts.telemetry.exporter(&parts.node_id, &rules);
     let traces = Traces::new(
         parts.node_id.clone(),
-        rules.cluster_id(),
-        rules.total(),
+        rules.clone(),
         stages.clone(),
         parts.telemetry.traces(),
         rand::random(),

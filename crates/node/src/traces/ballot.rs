@@ -8,12 +8,15 @@ use std::time::Instant;
 use quorate_consensus::wire::BallotState;
 use quorate_consensus::{Choice, NodeId};
 use quorate_engine::StreamId;
-use quorate_telemetry::span::SpanEvent;
+use quorate_telemetry::span::{Attributes, SpanEvent};
 use quorate_telemetry::{Span, SpanId, TraceContext};
 
 /// Votes on their way that are followed in one ballot, beside one for each member: a
 /// peer that makes votes up gets no memory for them.
 const SPARE_TRACKS: usize = 16;
+
+/// What is remembered of a ballot's way, and told at its end.
+const PASSED: usize = 64;
 
 /// How a vote came to this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +93,10 @@ pub(super) struct Ballot {
     pub(super) voters: BTreeMap<NodeId, Choice>,
     pub(super) tracks: Vec<Track>,
     pub(super) submission: Option<Submission>,
-    /// States it came to, and when.
-    pub(super) path: Vec<(u64, BallotState)>,
+    /// When it came to its state: milliseconds since the Unix epoch.
+    pub(super) since_ms: u64,
+    /// States it came to, and what else the board says of its way to the chain.
+    pub(super) path: Vec<SpanEvent>,
     /// Spans kept back.
     pub(super) held: Vec<Span>,
     /// When to say next that it waits, on the monotonic clock, and the pause after
@@ -110,6 +115,7 @@ impl Ballot {
             voters: BTreeMap::new(),
             tracks: Vec::new(),
             submission: None,
+            since_ms: 0,
             path: Vec::new(),
             held: Vec::new(),
             waits: None,
@@ -124,6 +130,18 @@ impl Ballot {
     /// The board has this very vote.
     pub(super) fn has(&self, voter: &NodeId, choice: &Choice) -> bool {
         self.voters.get(voter) == Some(choice)
+    }
+
+    /// What the board says of it.
+    pub(super) fn passes(&mut self, at_ms: u64, name: &'static str, attributes: Attributes) {
+        // Leases may come and go for as long as a submission is stuck.
+        if self.path.len() < PASSED {
+            self.path.push(SpanEvent {
+                at_ns: at_ms.saturating_mul(1_000_000),
+                name,
+                attributes,
+            });
+        }
     }
 
     /// There is room for one more vote on its way.

@@ -88,12 +88,37 @@ impl Traces {
             Some(E::ViolationFound(found)) => {
                 self.violation((index, event), &tx_id, found, reading);
             }
+            Some(E::Reserved(_)) => self.passes(&tx_id, event, "reserved", None),
+            Some(E::Certified(_)) => self.passes(&tx_id, event, "certified", None),
+            Some(E::GivenUp(_)) => self.passes(&tx_id, event, "given up", None),
+            Some(E::LeaseChanged(lease)) => {
+                let holder = NodeId::new(&lease.node_id).ok();
+                let name = match holder {
+                    Some(_) => "lease taken",
+                    None => "lease given back",
+                };
+                self.passes(&tx_id, event, name, holder);
+            }
             Some(E::Expired(_)) => {
                 self.closed(&tx_id, event, "EXPIRED", None, 0);
                 self.forget(&tx_id);
             }
             Some(E::Collected(_)) => self.forget(&tx_id),
             _ => {}
+        }
+    }
+
+    /// The board says one more thing of a ballot's way to the chain.
+    fn passes(
+        &mut self,
+        tx_id: &TxId,
+        event: &BoardEvent,
+        name: &'static str,
+        who: Option<NodeId>,
+    ) {
+        let who = who.map(|who| ("quorate.submitter", self.names.of(&who).into()));
+        if let Some(ballot) = self.ballots.get_mut(tx_id) {
+            ballot.passes(event.time_ms, name, who.into_iter().collect());
         }
     }
 
@@ -132,13 +157,17 @@ impl Traces {
         let ballot = self.ballot(tx_id);
         let state = changed.to();
         ballot.state = state;
-        ballot.path.push((event.time_ms, state));
+        ballot.since_ms = event.time_ms;
+        ballot.passes(event.time_ms, word(state), Vec::new());
         let opens = changed.from() == BallotState::Unspecified;
         if opens {
             ballot.opened_ms = Some(event.time_ms);
             if is_on {
                 self.root(tx_id, board);
             }
+        } else if ballot.opened_ms.is_none() {
+            // It was forgotten here, and goes on after all.
+            ballot.opened_ms = board.ballot(tx_id).map(|ballot| ballot.opened_ms);
         }
         self.wait_from(tx_id, now, (!is_final(state)).then_some(WAITS_MS));
         if is_final(state) {
@@ -178,12 +207,7 @@ impl Traces {
         let Some(opened_ms) = ballot.opened_ms else {
             return;
         };
-        let path = ballot.path.iter().map(|(at_ms, state)| SpanEvent {
-            at_ns: at_ms.saturating_mul(1_000_000),
-            name: word(*state),
-            attributes: Vec::new(),
-        });
-        let events: Vec<_> = path.collect();
+        let events = ballot.path.clone();
         let count = ballot.voters.len();
         let voters: Vec<_> = ballot.voters.keys().cloned().collect();
         let times = (opened_ms, event.time_ms);
@@ -630,9 +654,7 @@ impl Traces {
             return;
         };
         let (root, tx): (TraceContext, _) = (ballot.root, ballot.tx.clone());
-        let Some(&(since_ms, _)) = ballot.path.last() else {
-            return;
-        };
+        let since_ms = ballot.since_ms;
         let missing = self.names.list(on_board.without_vote());
         let own = engine.node_id();
         let connected: Vec<_> = engine.connected().collect();

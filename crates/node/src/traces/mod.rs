@@ -34,7 +34,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use quorate_consensus::{Choice, ClusterId, NodeId, TxId};
+use quorate_consensus::{Choice, ClusterId, NodeId, Rules, TxId};
 use quorate_engine::{RequestId, StreamId, Ticket};
 use quorate_telemetry::span::Voice;
 use quorate_telemetry::{Span, SpanId, SpanIds, Stage, StageSink, TraceContext};
@@ -129,7 +129,7 @@ struct Handled {
 pub(crate) struct Traces {
     own: NodeId,
     cluster_id: ClusterId,
-    members: usize,
+    rules: Arc<Rules>,
     stages: Arc<dyn StageSink>,
     settings: Option<Settings>,
     ids: SpanIds,
@@ -160,8 +160,7 @@ impl Traces {
     /// `seed` makes this process's span ids its own; without settings it only measures.
     pub(crate) fn new(
         own: NodeId,
-        cluster_id: ClusterId,
-        members: usize,
+        rules: Arc<Rules>,
         stages: Arc<dyn StageSink>,
         settings: Option<Settings>,
         seed: u64,
@@ -169,8 +168,8 @@ impl Traces {
         let now = Instant::now();
         Self {
             own,
-            cluster_id,
-            members,
+            cluster_id: rules.cluster_id(),
+            rules,
             stages,
             settings,
             ids: SpanIds::new(seed),

@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 
 use quorate_consensus::board::{Board, Outcome};
-use quorate_consensus::statement::VoteBody;
+use quorate_consensus::statement::{VoteBody, bytes_to_sign, parse};
 use quorate_consensus::wire::{BallotState, BoardEntry, BoardOp, SignedStatement};
 use quorate_engine::{Now, Proposed};
 use quorate_testkit::{Cluster, FakeVerifier, NOW, number, ops, tx};
@@ -34,8 +34,7 @@ impl Bench {
         let sink = Arc::new(Sink::default());
         let traces = Traces::new(
             cluster.node_id(0),
-            cluster.rules().cluster_id(),
-            4,
+            cluster.rules().clone(),
             sink.clone(),
             settings,
             7,
@@ -310,9 +309,36 @@ fn a_stream_that_was_closed_before_the_lie_was_known_is_told_of() {
 }
 
 #[test]
-fn a_statement_of_another_cluster_is_not_followed() {
+fn a_statement_of_another_cluster_or_of_nobody_is_not_followed() {
     let bench = Bench::with_ratio(1.0);
     let other = Cluster::new(5, 4).vote(0, &tx("a"), number(1), NOW);
-    assert!(quorate_consensus::statement::parse::<VoteBody>(&other.statement).is_ok());
-    assert!(bench.traces.key(&other).is_none());
+    let body = VoteBody {
+        tx_id: tx("a"),
+        choice: number(1).into(),
+        time_ms: NOW,
+    };
+    let nobody = NodeId::new("nobody").unwrap();
+    let made_up = SignedStatement {
+        statement: bytes_to_sign(bench.cluster.rules(), &nobody, &body),
+        signature: vec![1; 64],
+    };
+    for signed in [other, made_up] {
+        assert!(parse::<VoteBody>(&signed.statement).is_ok());
+        assert!(bench.traces.key(&signed).is_none());
+    }
+}
+
+#[test]
+fn invented_votes_do_not_keep_a_recorded_one_out_of_the_trace() {
+    let mut bench = Bench::with_ratio(1.0);
+    for value in 10..100 {
+        let signed = bench.vote(1, "a", value);
+        let key = bench.traces.key(&signed).unwrap();
+        let way = Way::Stream(StreamId(1));
+        bench.traces.arrive(&key, way, Instant::now(), None);
+    }
+    let vote = bench.vote(0, "a", 1);
+    bench.happens(&ops::record_vote(vote));
+    let names = names(&bench.spans());
+    assert!(names.contains(&"vote.receive"), "{names:?}");
 }

@@ -15,10 +15,13 @@ use super::ballot::{Track, Way};
 use super::{Arrival, Asked, Question, Traces, VoteKey};
 
 impl Traces {
-    /// Whose vote a statement is, if it is one of this cluster.
+    /// Whose vote a statement is, if it is one of this cluster's members. The signature
+    /// is not looked at.
     pub(super) fn key(&self, signed: &SignedStatement) -> Option<VoteKey> {
         let (header, body) = statement::parse::<VoteBody>(&signed.statement).ok()?;
-        let ours = header.cluster_id == self.cluster_id;
+        // Names are kept: made-up ones must not be many.
+        let is_member = self.rules.member(&header.node_id).is_some();
+        let ours = header.cluster_id == self.cluster_id && is_member;
         ours.then_some((body.tx_id, header.node_id, body.choice))
     }
 
@@ -139,10 +142,11 @@ impl Traces {
         };
         let from = from.map(|peer| self.names.of(&peer));
         let receive = self.ids.next_id();
-        let members = self.members;
+        let members = self.rules.total();
         let ballot = self.ballot(tx_id);
         let known = ballot.has(voter, choice) || ballot.track(voter, choice).is_some();
-        if known || !ballot.has_room(members) {
+        // What is on the board is no invention.
+        if known || (way != Way::Board && !ballot.has_room(members)) {
             return false;
         }
         ballot.tracks.push(Track {

@@ -42,7 +42,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            gather: Duration::from_millis(200),
+            gather: Duration::from_millis(50),
             answer: Duration::from_secs(3),
             pause: Duration::from_secs(1),
             give_up: Duration::from_secs(15),
