@@ -13,6 +13,7 @@ use quorate_telemetry::Stage;
 use quorate_telemetry::span::SpanEvent;
 
 use super::ballot::Submission;
+use super::board::word;
 use super::vote::outcome;
 use super::{Asked, Question, Traces};
 
@@ -37,7 +38,7 @@ impl Traces {
                 }
                 return;
             }
-            Some(Op::Advance(op)) => (&op.tx_id, "board.advance", op.to().as_str_name()),
+            Some(Op::Advance(op)) => (&op.tx_id, "board.advance", word(op.to())),
             Some(Op::Reserve(op)) => (&op.tx_id, lock, "reserve"),
             Some(Op::Lease(op)) => (&op.tx_id, lock, "lease"),
             Some(Op::Certify(op)) => (&op.tx_id, "board.certify", ""),

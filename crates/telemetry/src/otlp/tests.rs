@@ -24,7 +24,7 @@ fn context() -> TraceContext {
 }
 
 fn span(ids: &mut SpanIds) -> Span {
-    Span::new(context(), ids.next_id(), "vote.receive", (5, 9))
+    Span::new(context(), ids.next_id(), "vote.receive", (5, 9_000))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,7 +64,7 @@ async fn a_span_arrives_with_all_that_is_in_it() {
     assert_eq!(found.trace_id, context().trace_id.to_string());
     assert_eq!(found.span_id, full.span_id.to_string());
     assert_eq!(found.parent, context().span_id.to_string());
-    assert_eq!((&*found.name, found.time), ("vote.receive", (5, 9)));
+    assert_eq!((&*found.name, found.time), ("vote.receive", (5, 9_000)));
     assert_eq!(found.attribute("quorate.count"), "3");
     assert_eq!(found.attribute("quorate.late"), "true");
     assert_eq!(found.attribute("quorate.voters"), "a,b");
