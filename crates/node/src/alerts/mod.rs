@@ -274,6 +274,28 @@ mod tests {
         );
     }
 
+    /// The rules of Prometheus are about the same alerts, under the same names.
+    #[test]
+    fn every_alert_has_its_rule() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../docker/prometheus/alerts.yml"
+        );
+        let rules = std::fs::read_to_string(path).unwrap();
+        for name in Name::ALL {
+            let (alert, severity) = (name.alertname(), name.severity().as_str());
+            let rule = rules
+                .split("- alert: ")
+                .find(|r| r.lines().next() == Some(alert));
+            let rule = rule.unwrap_or_else(|| panic!("no rule {alert}"));
+            assert!(rule.contains(&format!("severity: {severity}")), "{alert}");
+        }
+        for word in rules.split("alert=\"").skip(1) {
+            let word = word.split('"').next().unwrap_or_default();
+            assert!(Name::ALL.iter().any(|name| name.word() == word), "{word}");
+        }
+    }
+
     #[test]
     fn who_has_no_room_is_dropped_and_counted() {
         let meter = Arc::new(Meter::default());

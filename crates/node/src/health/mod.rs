@@ -75,8 +75,8 @@ causes! {
     AuditUnavailable, "audit_unavailable", "Look at PostgreSQL (or the disk of embedded_dir); votes are taken, submissions wait.";
     ChainUnavailable, "chain_unavailable", "Look at the chain's endpoint; votes are taken, submissions wait.";
     BoardQuota, "board_quota", "Compact and defragment etcd, or raise its quota, before it takes nothing more.";
-    CertificateExpiring, "certificate_expiring", "Renew it (quorate certs renew); the node reads it within a minute.";
-    CrlExpiring, "crl_expiring", "Issue the revocation list anew (quorate certs crl); the node reads it within a minute.";
+    CertificateExpiring, "certificate_expiring", "Renew it (quorate certs sign) and put it in its place; the node reads it within a minute.";
+    CrlExpiring, "crl_expiring", "Issue the revocation list anew and put it in its place; the node reads it within a minute.";
 }
 
 impl Cause {
