@@ -36,6 +36,7 @@ mod server;
 mod service;
 pub mod status;
 pub mod stores;
+mod strangers;
 mod told;
 mod traces;
 

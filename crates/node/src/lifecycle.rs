@@ -42,6 +42,7 @@ use crate::projector;
 use crate::seen::SeenAudit;
 use crate::server;
 use crate::service::{Api, GateRules};
+use crate::strangers;
 use crate::traces::{Rows, Traces};
 
 /// How long waiting clients may still be answered when the node drains.
@@ -235,6 +236,7 @@ async fn assemble(
     let registry = Registry::new();
     let meter = Arc::new(Meter::new(&parts.node_id, &rules));
     measure(&mut parts, &meter);
+    let chain = parts.chain.clone();
     let alerts = Arc::new(Alerts::new(
         meter.clone(),
         parts.node_id.clone(),
@@ -279,7 +281,7 @@ async fn assemble(
     let ports = Ports {
         coordinator: parts.coordinator.clone(),
         audit: audit.clone(),
-        chain: parts.chain.clone(),
+        chain: chain.clone(),
         vote_key: parts.vote_key.map(Arc::new),
         node_key: Arc::new(parts.node_key),
         feed: feed.clone(),
@@ -330,13 +332,22 @@ async fn assemble(
         pulse: pulse.clone(),
         coordinator: parts.coordinator.clone(),
         audit: audit.clone(),
-        chain: parts.chain,
+        chain: chain.clone(),
         tls: parts.tls.clone(),
         meter: meter.clone(),
         alerts: alerts.clone(),
         stopping: stopping.clone(),
     };
     tokio::spawn(monitor.run(look));
+    let strangers = strangers::Watch {
+        rules: rules.clone(),
+        chain: chain.clone(),
+        coordinator: parts.coordinator.clone(),
+        mailbox: mailbox.clone(),
+        pulse: pulse.clone(),
+        alerts: alerts.clone(),
+    };
+    tokio::spawn(strangers.run());
     tokio::spawn(ask_the_driver(
         beats.clone(),
         mailbox.clone(),

@@ -13,7 +13,9 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use common::scrape::Samples;
 use common::{Cluster, ballot_in, soon, vote_at};
-use quorate_consensus::wire::BallotState;
+use quorate_chain::{Chain as _, ChainKey, Ledger, LedgerOptions};
+use quorate_consensus::wire::{BallotState, Reservation};
+use quorate_engine::{ChainAnswer, ChainAsk, SendOutcome};
 use quorate_node::Parts;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -175,6 +177,64 @@ async fn from_detection_to_the_webhook() {
     for node in nodes {
         node.shutdown().await;
     }
+}
+
+/// Somebody with the chain's key sends past the cluster: the next transaction of the
+/// account.
+async fn send_past(cluster: &Cluster, ledger: &Ledger, nonce: u64) {
+    let target = cluster.rules.chain();
+    let reservation = Reservation {
+        account: target.account.clone(),
+        nonce,
+        payload: b"mine".to_vec(),
+    };
+    let attempt = 0;
+    let prepared = ledger
+        .ask(ChainAsk::Prepare {
+            reservation,
+            attempt,
+        })
+        .await;
+    let ChainAnswer::Prepared(prepared) = prepared else {
+        panic!("{prepared:?}");
+    };
+    let sent = ledger.ask(ChainAsk::Send { raw: prepared.raw }).await;
+    assert_eq!(sent, ChainAnswer::Sent(SendOutcome::Accepted));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_no_reservation_explains_is_told() {
+    let (addr, mut arrived, _manager) = manager(Mood::FailsFirst(0)).await;
+    let mut cluster = Cluster::new(1, 1);
+    let node = cluster.start_with(0, alerting(addr)).await;
+    common::connected(&node, 0).await;
+    vote_at(&cluster, [0], "ours", 1).await;
+    ballot_in(&node, "ours", &[BallotState::Confirmed]).await;
+    let key = ChainKey::read(&cluster.shared().with_file_name("chain.key")).unwrap();
+    let target = cluster.rules.chain();
+    let options = LedgerOptions::for_target(target, Some(key));
+    let ledger = Ledger::open(cluster.shared().join("ledger.db"), options).unwrap();
+    let mut nonce = target.first_nonce + 1;
+    let alert = soon("the stranger is found", async {
+        loop {
+            // The node looks at what is new after its first look: so until it has begun.
+            send_past(&cluster, &ledger, nonce).await;
+            nonce += 1;
+            let heard = tokio::time::timeout(Duration::from_secs(1), arrived.recv()).await;
+            if let Ok(alert) = heard {
+                return alert.unwrap();
+            }
+        }
+    })
+    .await;
+    assert_eq!(alert["labels"]["alertname"], "QuorateOrphanSubmission");
+    let said = alert["annotations"]["summary"].as_str().unwrap();
+    assert!(said.contains("no reservation explains"), "{said}");
+    assert!(
+        !said.contains(&format!("nonce {} ", target.first_nonce)),
+        "{said}"
+    );
+    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

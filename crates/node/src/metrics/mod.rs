@@ -11,6 +11,7 @@ use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quorate_consensus::ballot::is_final;
 use quorate_consensus::wire::{BallotState, BoardEntry, ViolationType};
 use quorate_consensus::{NodeId, Rules};
 use quorate_engine::{Answer, Reject, StreamId};
@@ -77,6 +78,16 @@ impl Meter {
             meter.votes_received.of(label());
             meter.peer_reputation.of(label()).set(1.0);
             meter.member_banned.of(label());
+            for kind in KINDS {
+                meter
+                    .violations
+                    .of([node_id.as_str(), violation(kind)].map(str::to_owned));
+            }
+            for kind in ACCUSED {
+                meter
+                    .accusations
+                    .of([node_id.as_str(), violation(kind)].map(str::to_owned));
+            }
             if node_id != own {
                 meter.peer_connected.of(label());
                 meter.streams_opened.of(label());
@@ -111,6 +122,9 @@ impl Meter {
         for state in STATES {
             self.ballots.of([state_name(state)]);
             self.ballot_moves.of([state_name(state)]);
+        }
+        for state in STATES.into_iter().filter(|state| is_final(*state)) {
+            self.ballot_duration.of([state_name(state)]);
         }
         for state in ["SUBMITTED", "CONFIRMED", "FAILED"] {
             self.blockchain_submissions.of([state]);
@@ -231,6 +245,13 @@ const KINDS: [ViolationType; 7] = [
     ViolationType::Operator,
     ViolationType::SilentFailure,
     ViolationType::NonParticipation,
+];
+
+/// Those that a node can accuse of.
+const ACCUSED: [ViolationType; 3] = [
+    ViolationType::InvalidSignature,
+    ViolationType::Malformed,
+    ViolationType::Operator,
 ];
 
 /// Every state of a ballot.
