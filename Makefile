@@ -64,11 +64,12 @@ soak: ## The same for an hour (SOAK_MINUTES), past failures; they go to target/s
 	$(TARGET)/release/quorate sim --minutes $(SOAK_MINUTES) --keep-going
 
 .PHONY: verify
-verify: ## Check formatting, lints, docs, proto files, arrows between crates, and that mutants apply; writes nothing
+verify: ## Check formatting, lints, docs, proto files, alerts, arrows between crates, and that mutants apply; writes nothing
 	@tools/setup verify
 	cargo fmt --all --check
 	tools/check-arrows
 	tools/check-protos
+	tools/check-alerts
 	tools/mutants --check-patches
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace --locked
@@ -94,6 +95,11 @@ interop: build ## Drive a dev cluster with the real grpcurl and with a Python cl
 trace: build ## Drive four transactions with a real Jaeger beside the nodes, and check their traces
 	@tools/setup trace
 	python3 tools/trace/run.py $(QUORATE) $(TOOLS)/bin/jaeger $(if $(TRACE_TABLE),--write $(TRACE_TABLE))
+
+.PHONY: scrape
+scrape: build ## Let a real Prometheus scrape a dev cluster, and ask it what dashboards and alerts ask
+	@tools/setup scrape
+	python3 tools/scrape/run.py $(QUORATE) $(TOOLS)
 
 .PHONY: descriptor
 descriptor: ## Write target/quorate.binpb, the descriptor set of the API

@@ -25,6 +25,7 @@ class Node:
 
     node_id: str
     endpoint: str
+    health: str
     cacert: str
     cert: str
     key: str
@@ -56,8 +57,8 @@ class Cluster:
         self.nodes = []
         self.cluster_id = ""
 
-    def start(self):
-        """Starts it and waits for its ready file."""
+    def start(self, *more):
+        """Starts it, with more arguments if there are any, and waits for its ready file."""
         command = [
             self.binary,
             "dev",
@@ -74,6 +75,7 @@ class Cluster:
             "15",
             "--ready-file",
             self.ready_path,
+            *more,
         ]
         print("starting:", " ".join(map(str, command)), flush=True)
         with open(self.log_path, "wb") as log:
