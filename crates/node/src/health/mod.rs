@@ -1,5 +1,5 @@
-//! Whether the node is well: [`beats`] says which loops move, [`monitor`] looks at
-//! everything from time to time, [`http`] tells whoever asks.
+//! Whether the node is well: `beats` says which loops move, `monitor` looks at
+//! everything from time to time, `http` tells whoever asks.
 
 pub(crate) mod beats;
 pub(crate) mod http;
