@@ -1,5 +1,5 @@
 //! The metrics of one node, typed, in a registry of its own: several nodes in one
-//! process do not mix. [`list`] has every metric; what feeds them is the node's.
+//! process do not mix. `list` has every metric; what feeds them is the node's.
 
 mod kinds;
 mod list;
