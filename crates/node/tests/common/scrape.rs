@@ -51,6 +51,12 @@ impl Samples {
         *found.unwrap_or_else(|| panic!("no {series} in {:#?}", self.0))
     }
 
+    /// The same for a series that may not be there yet.
+    pub fn value_or(&self, series: &str, otherwise: f64) -> f64 {
+        let found = self.0.get(&format!("quorate_{series}"));
+        found.copied().unwrap_or(otherwise)
+    }
+
     /// Whether some series of this whole name is there, or a part of its histogram.
     pub fn has(&self, name: &str) -> bool {
         let is_it = |series: &String| {
