@@ -135,6 +135,9 @@ pub struct Reader {
     by_key: BTreeMap<String, Position>,
     /// Records that were not believed and are being removed: key and revision.
     refused: BTreeSet<(String, u64)>,
+    /// The rules were seen in the store. They are written by whoever comes first, so in
+    /// the beginning there are none.
+    has_rules: bool,
 }
 
 impl fmt::Debug for Reader {
@@ -159,6 +162,7 @@ impl Reader {
             known: BTreeMap::new(),
             by_key: BTreeMap::new(),
             refused: BTreeSet::new(),
+            has_rules: false,
         }
     }
 
@@ -295,8 +299,7 @@ impl Reader {
         let present: BTreeSet<&str> = views.iter().map(|kv| kv.key.as_str()).collect();
         for (key, value) in view::all(&self.board) {
             if !present.contains(key.as_str()) {
-                // The rules are written by whoever comes first.
-                if !(first && matches!(Name::of(&key), Name::Rules(_))) {
+                if self.has_rules || !matches!(Name::of(&key), Name::Rules(_)) {
                     taken.findings.push(Finding {
                         key: key.clone(),
                         what: What::Vanished,
@@ -564,7 +567,8 @@ impl Reader {
         }
     }
 
-    fn check_view(&self, kv: &KeyValue, taken: &mut Taken) {
+    fn check_view(&mut self, kv: &KeyValue, taken: &mut Taken) {
+        self.has_rules |= matches!(Name::of(&kv.key), Name::Rules(_));
         let write = match says(&self.board, &Name::of(&kv.key)) {
             Says::Anything => return,
             Says::Value(value) | Says::ValueOrNothing(value) if value == kv.value => return,

@@ -8,7 +8,7 @@ use quorate_consensus::board::Refusal;
 
 use super::*;
 use crate::kv::{Guard, Write};
-use crate::{Attempt, Next, Past, names};
+use crate::{Attempt, Next, Past, What, names};
 
 fn cluster() -> Cluster {
     Cluster::new(5, 4)
@@ -148,6 +148,25 @@ fn what_came_late_and_is_read_twice_before_it_is_removed_is_no_tampering() {
     world.settle();
     assert_eq!(world.findings, [[], []]);
     world.assert_one_log();
+}
+
+#[test]
+fn rules_that_nobody_has_written_yet_did_not_vanish() {
+    let mut early = World::new(cluster(), 0).newcomer();
+    let empty = Store::new();
+    let taken = early.take_all(empty.revision(), empty.all());
+    assert_eq!((taken.findings, taken.mending.len()), (vec![], 1));
+    // Somebody writes something else first, and the past is compacted.
+    let mut store = Store::new();
+    store.write(&[Write::put("elsewhere", "")]);
+    let taken = early.take_all(store.revision(), store.all());
+    assert_eq!((taken.findings, taken.mending.len()), (vec![], 1));
+    // Once they were seen they can vanish.
+    assert!(store.step(&taken.mending[0]));
+    early.take_all(store.revision(), store.all());
+    store.write(&[Write::Delete(names::rules(1))]);
+    let taken = early.take_all(store.revision(), store.all());
+    assert_eq!(taken.findings[0].what, What::Vanished);
 }
 
 #[test]
