@@ -362,6 +362,7 @@ async fn assemble(
         doors: doors.clone(),
         tls: parts.tls.clone(),
         alerts: alerts.clone(),
+        spans: exporter.clone(),
         turn: tokio::sync::Mutex::default(),
     };
     let health_addr = match parts.health {

@@ -94,6 +94,15 @@ async fn every_node_counts_what_the_cluster_did() {
         let submits = samples.value("calls_total{method=\"Submit\",code=\"Ok\"}");
         assert!((submits - 2.0).abs() < 1e-9, "{submits}");
         assert!(samples.value("gossip_messages_total{direction=\"sent\"}") > 0.0);
+        for stage in [
+            "vote.receive",
+            "vote.validate",
+            "vote.store",
+            "threshold.check",
+        ] {
+            let series = format!("stage_duration_seconds_count{{stage=\"{stage}\"}}");
+            assert!(samples.value(&series) > 0.0, "node{}: {series}", i + 1);
+        }
         assert!(samples.value("certificate_expiry_seconds{certificate=\"node\"}") > 3600.0);
         let last = samples.value("last_vote_timestamp_seconds{node_id=\"node1\"}");
         assert!(last > 1.7e9, "{last}");

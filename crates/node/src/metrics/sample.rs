@@ -29,6 +29,8 @@ pub(crate) struct Sampler {
     pub(crate) doors: Arc<quorate_tls::Counters>,
     pub(crate) tls: Arc<TlsMaterial>,
     pub(crate) alerts: Arc<Alerts>,
+    /// Takes spans to the collector, if there is one.
+    pub(crate) spans: Option<quorate_telemetry::Exporter>,
     /// One at a time: what others count is carried over by difference.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
@@ -84,6 +86,10 @@ impl Sampler {
         raise_to(&meter.handshakes.of(["accepted"]), self.doors.accepted());
         for (why, count) in self.doors.refused() {
             raise_to(&meter.handshakes.of([why]), count);
+        }
+        if let Some(spans) = self.spans.as_ref().map(quorate_telemetry::Exporter::counts) {
+            raise_to(&meter.trace_spans_exported, spans.exported);
+            raise_to(&meter.trace_spans_dropped, spans.dropped);
         }
         expiries(&self.tls, meter, wall_ms());
         meter.export()

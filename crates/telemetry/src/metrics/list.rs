@@ -281,6 +281,10 @@ list! {
         "Alerts that did not reach the webhook, for want of room or in time";
     alert_failures: Counter = ()
         "Deliveries to the webhook that failed and were tried again";
+    trace_spans_exported: Counter = ()
+        "Finished spans that the collector took";
+    trace_spans_dropped: Counter = ()
+        "Finished spans that the collector did not take in time, or for which there was no room";
     alert_delivery_duration: Histogram [seconds] {SECONDS} = ()
         "From an alert's detection to the webhook's answer";
 }
