@@ -40,7 +40,7 @@ test: ## Run every test of the workspace, and the nodes' on etcd and PostgreSQL 
 	@tools/setup test
 	cargo test --workspace --locked
 	QUORATE_TEST_BOARD=etcd QUORATE_TEST_AUDIT=postgres cargo test --workspace --locked \
-		--test decide --test killed --test restart --test streams --test roles
+		--test decide --test collected --test killed --test restart --test streams --test roles
 
 # How long to hunt: seconds for `make hunt`, minutes for `make soak`.
 HUNT_SECONDS ?= 120

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use prost::Message;
-use quorate_consensus::statement::{VoteBody, parse};
+use quorate_consensus::statement::{AbortBody, VoteBody, parse};
 use quorate_consensus::wire::ban_proof::Kind as BanKind;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{
-    self, AccusationKind, BallotState, BanProof, BoardEntry, BoardEvent, Certificate, ChainOutcome,
-    Proof, Reservation, SignedStatement, ViolationType, proof,
+    self, AbortProof, AccusationKind, BallotState, BanProof, BoardEntry, BoardEvent, Certificate,
+    ChainOutcome, Proof, Reservation, SignedStatement, ViolationType, proof,
 };
 use quorate_consensus::{Choice, NodeId, PeerId, TxId, Value};
 
@@ -44,7 +44,8 @@ pub(crate) enum Change {
         value: Value,
         reservation: Reservation,
     },
-    /// The row in `decisions` gets the certificate: bytes of a `quorate.v1.Proof`.
+    /// The row in `decisions` gets the certificate, or the abort proof: bytes of a
+    /// `quorate.v1.Proof`.
     Certified { tx_id: TxId, proof: Vec<u8> },
     /// The row in `blockchain_submissions` gets what t members saw on the chain.
     Seen {
@@ -260,6 +261,22 @@ fn of_event(
                 proof: Proof { kind }.encode_to_vec(),
             });
         }
+        Event::AbortProven(proven) => {
+            let digest = proven
+                .aborts
+                .first()
+                .and_then(|abort| parse::<AbortBody>(&abort.statement).ok())
+                .map(|(header, _)| header.rules_digest);
+            let proof = AbortProof {
+                rules: Some(lineage.chain_to(digest)),
+                aborts: proven.aborts.clone(),
+            };
+            let kind = Some(proof::Kind::Abort(proof));
+            out.push(Change::Certified {
+                tx_id: tx_id()?,
+                proof: Proof { kind }.encode_to_vec(),
+            });
+        }
         // What else an observation can say shows in the move that goes with it.
         Event::Concluded(concluded) => match concluded.outcome() {
             ChainOutcome::Confirmed | ChainOutcome::Reverted | ChainOutcome::Cancelled => {
@@ -340,12 +357,9 @@ fn of_event(
         Event::Booted(booted) => out.push(Change::Heard {
             node_id: node(&booted.node_id)?,
         }),
-        // Abort proofs lie on the board and in journals; leases are advice; giving up
-        // shows in how the submission ends; what the board forgets, the audit keeps.
-        Event::AbortProven(_)
-        | Event::GivenUp(_)
-        | Event::LeaseChanged(_)
-        | Event::Collected(_) => {}
+        // Leases are advice; giving up shows in how the submission ends; what the board
+        // forgets, the audit keeps.
+        Event::GivenUp(_) | Event::LeaseChanged(_) | Event::Collected(_) => {}
     }
     Ok(())
 }

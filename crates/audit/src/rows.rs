@@ -205,8 +205,8 @@ pub struct DecisionRow {
     pub total_votes: u32,
     /// Some value had t votes.
     pub threshold_reached: bool,
-    /// Bytes of a `quorate.v1.Proof` that holds the certificate, once it is on the
-    /// board.
+    /// Bytes of a `quorate.v1.Proof` that holds the certificate, or the abort proof, once
+    /// it is on the board.
     pub certificate: Option<Vec<u8>>,
 }
 

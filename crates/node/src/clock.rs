@@ -9,19 +9,27 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     start: Instant,
+    /// The wall clock is shown so much further: a test's.
+    ahead: Duration,
 }
 
 impl Clock {
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start(ahead: Duration) -> Self {
         Self {
             start: Instant::now(),
+            ahead,
         }
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        wall_ms().saturating_add(millis(self.ahead))
     }
 
     /// Both clocks now. A wall clock before 1970 reads 0.
     pub(crate) fn now(&self) -> Now {
         Now {
-            wall_ms: wall_ms(),
+            wall_ms: self.wall_ms(),
             mono_ms: millis(self.start.elapsed()),
         }
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_engine::Effect;
 use tokio::sync::watch;
@@ -62,6 +63,8 @@ pub struct Faults {
     pub on_effect: Option<OnEffect>,
     /// Asked by each loop when it comes round.
     pub freezer: Option<Freezer>,
+    /// The node's wall clock is so far ahead.
+    pub clock_ahead: Duration,
 }
 
 impl Faults {
@@ -72,7 +75,7 @@ impl Faults {
                 true => Verdict::Crash,
                 false => Verdict::Go,
             })),
-            freezer: None,
+            ..Self::default()
         }
     }
 
@@ -95,6 +98,7 @@ impl fmt::Debug for Faults {
         f.debug_struct("Faults")
             .field("on_effect", &self.on_effect.is_some())
             .field("freezer", &self.freezer)
+            .field("clock_ahead", &self.clock_ahead)
             .finish()
     }
 }

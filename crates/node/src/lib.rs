@@ -14,6 +14,7 @@
 
 pub mod alerts;
 mod clock;
+mod collector;
 pub mod config;
 mod driver;
 pub mod exchange;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alerts::Alerts;
 use crate::clock::Clock;
+use crate::collector::Collector;
 use crate::driver::{Driver, Ports, Pulse, Stopped};
 use crate::exchange::{Admission, Sessions, dial_forever};
 use crate::faults::Faults;
@@ -231,7 +232,7 @@ async fn assemble(
     life: Life,
 ) -> Result<Running, StartError> {
     let rules = parts.rules()?.clone();
-    let clock = Clock::start();
+    let clock = Clock::start(parts.faults.clock_ahead);
     let (mailbox, inbox) = Mailbox::new();
     let registry = Registry::new();
     let meter = Arc::new(Meter::new(&parts.node_id, &rules));
@@ -311,6 +312,7 @@ async fn assemble(
         own: parts.node_id.clone(),
         mailbox: mailbox.clone(),
         feed: feed.clone(),
+        audit: audit.clone(),
         meter: meter.clone(),
         stopping: stopping.clone(),
         ending: ending.clone(),
@@ -400,7 +402,13 @@ async fn assemble(
         audit,
         parts.node_id,
         rows,
-        (meter.clone(), alerts),
+        Collector {
+            mailbox: mailbox.clone(),
+            coordinator: parts.coordinator.clone(),
+            clock,
+            meter: meter.clone(),
+            alerts,
+        },
         watched.clone(),
     ));
     for peer in parts.peers {

@@ -7,13 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_audit::AuditError;
-use quorate_audit::archive::{Archived, Horizon, archive_all};
 use quorate_consensus::NodeId;
 use rand::Rng as _;
 use tokio::time::timeout;
 
-use crate::alerts::{Alerts, Name};
-use crate::clock::wall_ms;
+use crate::collector::Collector;
 use crate::faults::Faults;
 use crate::feed::{Feed, FeedError};
 use crate::health::beats::{Beats, Loop};
@@ -53,7 +51,7 @@ pub(crate) async fn project(
     audit: Arc<SeenAudit>,
     own: NodeId,
     rows: Rows,
-    (meter, alerts): (Arc<Meter>, Arc<Alerts>),
+    collector: Collector,
     (beats, faults): (Arc<Beats>, Faults),
 ) {
     let mut heads = feed.heads();
@@ -62,8 +60,8 @@ pub(crate) async fn project(
         audit,
         own,
         rows,
-        meter,
-        alerts,
+        meter: collector.meter.clone(),
+        collector,
         cursor: None,
         prolonged: None,
         archived: None,
@@ -153,7 +151,7 @@ struct Projector {
     own: NodeId,
     rows: Rows,
     meter: Arc<Meter>,
-    alerts: Arc<Alerts>,
+    collector: Collector,
     /// Where the store stands, as far as is known.
     cursor: Option<u64>,
     /// When the lease was last taken or prolonged.
@@ -196,25 +194,13 @@ impl Projector {
         }
     }
 
-    /// Archives what is old, if that is due.
+    /// Archives and collects what is old, if that is due.
     async fn archive(&mut self) {
         if self.archived.is_some_and(|at| at.elapsed() < ARCHIVE_EVERY) {
             return;
         }
         self.archived = Some(Instant::now());
-        match archive_all(self.audit.store(), Horizon::at(wall_ms())).await {
-            Ok(done) if done == Archived::default() => {}
-            Ok(Archived { submissions, votes }) => {
-                tracing::info!(submissions, votes, "audit.archived");
-            }
-            Err(error) => {
-                tracing::warn!(%error, "alert.collection_failed: old rows were not archived");
-                self.meter.collection_failures.inc();
-                let detail = format!("old rows were not archived: {error}");
-                self.alerts
-                    .raise(Name::CollectionFailed, self.alerts.this_node(), detail);
-            }
-        }
+        self.collector.round(self.audit.store()).await;
     }
 
     /// Whether this node has the lease; takes it if it is free.

@@ -1,5 +1,6 @@
 //! `VoteService` as clients see it.
 
+mod archived;
 mod gate;
 mod list;
 mod route;
@@ -28,6 +29,7 @@ use crate::clock::wall_ms;
 use crate::feed::Feed;
 use crate::mailbox::{Gone, Handover, Mailbox, Message};
 use crate::metrics::Meter;
+use crate::seen::SeenAudit;
 use crate::status::ApiError;
 
 pub(crate) use gate::{GateLayer, Rules as GateRules};
@@ -49,6 +51,7 @@ pub(crate) struct Api {
     pub(crate) own: quorate_consensus::NodeId,
     pub(crate) mailbox: Mailbox,
     pub(crate) feed: Arc<Feed>,
+    pub(crate) audit: Arc<SeenAudit>,
     pub(crate) meter: Arc<Meter>,
     /// The node goes down: nothing new is begun.
     pub(crate) stopping: CancellationToken,
@@ -332,15 +335,23 @@ impl VoteService for Api {
         let wanted = tx_id.clone();
         let found = self
             .look(move |engine| {
-                let known = engine.board().ballot(&wanted).is_some()
-                    || engine.board().collected(&wanted).is_some();
-                known.then(|| GetCertificateResponse {
-                    proof: engine.proof(&wanted),
-                    evidence: engine.evidence(&wanted),
+                if engine.board().collected(&wanted).is_some() {
+                    return Some(None);
+                }
+                let known = engine.board().ballot(&wanted).is_some();
+                known.then(|| {
+                    Some(GetCertificateResponse {
+                        proof: engine.proof(&wanted),
+                        evidence: engine.evidence(&wanted),
+                    })
                 })
             })
-            .await?
-            .ok_or(ApiError::UnknownTransaction(tx_id))?;
+            .await?;
+        let found = match found {
+            Some(Some(found)) => found,
+            Some(None) => archived::certificate(self.audit.store(), &tx_id).await?,
+            None => return Err(ApiError::UnknownTransaction(tx_id).into()),
+        };
         Ok(Response::new(found))
     }
 
