@@ -207,11 +207,12 @@ impl Sender {
 
     async fn send(&mut self, spans: Vec<Span>) {
         let total = spans.len();
-        let request = request(&self.resource, spans);
         let pace = self.pace;
         let began = Instant::now();
         let exported = loop {
-            let asked = tokio::time::timeout(pace.answer, self.client.export(request.clone()));
+            // Made anew for each try, of which there is mostly one.
+            let request = request(&self.resource, &spans);
+            let asked = tokio::time::timeout(pace.answer, self.client.export(request));
             let error = match asked.await {
                 Ok(Ok(answer)) => {
                     let partial = answer.into_inner().partial_success;
@@ -254,11 +255,10 @@ fn take(handed: Handed, batch: &mut Vec<Span>, flushed: &mut Vec<oneshot::Sender
 }
 
 /// One request: what the node says, and what the cluster says.
-fn request(resource: &Resource, spans: Vec<Span>) -> ExportTraceServiceRequest {
-    let (node, cluster): (Vec<_>, Vec<_>) = spans
-        .into_iter()
-        .partition(|span| span.voice == Voice::Node);
-    let text = |key, value: String| key_value(key, Value::from(value));
+fn request(resource: &Resource, spans: &[Span]) -> ExportTraceServiceRequest {
+    let (node, cluster): (Vec<_>, Vec<_>) =
+        spans.iter().partition(|span| span.voice == Voice::Node);
+    let text = |key, value: String| key_value(key, &Value::from(value));
     let namespace = || text("service.namespace", resource.cluster.clone());
     let own = vec![
         text("service.name", format!("quorate-{}", resource.node_id)),
@@ -278,7 +278,7 @@ fn request(resource: &Resource, spans: Vec<Span>) -> ExportTraceServiceRequest {
     }
 }
 
-fn resource_spans(attributes: Vec<KeyValue>, spans: Vec<Span>) -> ResourceSpans {
+fn resource_spans(attributes: Vec<KeyValue>, spans: Vec<&Span>) -> ResourceSpans {
     ResourceSpans {
         resource: Some(WireResource {
             attributes,
@@ -296,7 +296,7 @@ fn resource_spans(attributes: Vec<KeyValue>, spans: Vec<Span>) -> ResourceSpans 
     }
 }
 
-fn wire(span: Span) -> WireSpan {
+fn wire(span: &Span) -> WireSpan {
     WireSpan {
         trace_id: span.trace_id.as_bytes().to_vec(),
         span_id: span.span_id.as_bytes().to_vec(),
@@ -309,27 +309,27 @@ fn wire(span: Span) -> WireSpan {
         kind: SpanKind::Internal.into(),
         start_time_unix_nano: span.start_ns,
         end_time_unix_nano: span.end_ns,
-        attributes: key_values(span.attributes),
+        attributes: key_values(&span.attributes),
         events: span
             .events
-            .into_iter()
+            .iter()
             .map(|event| Event {
                 time_unix_nano: event.at_ns,
                 name: event.name.to_owned(),
-                attributes: key_values(event.attributes),
+                attributes: key_values(&event.attributes),
                 ..Event::default()
             })
             .collect(),
         links: span
             .links
-            .into_iter()
+            .iter()
             .map(|link| Link {
                 trace_id: link.trace_id.as_bytes().to_vec(),
                 span_id: link.span_id.as_bytes().to_vec(),
                 ..Link::default()
             })
             .collect(),
-        status: span.error.map(|why| Status {
+        status: span.error.as_ref().map(|why| Status {
             message: why.to_string(),
             code: StatusCode::Error.into(),
         }),
@@ -337,22 +337,20 @@ fn wire(span: Span) -> WireSpan {
     }
 }
 
-fn key_values(attributes: Attributes) -> Vec<KeyValue> {
-    attributes
-        .into_iter()
-        .map(|(key, value)| key_value(key, value))
-        .collect()
+fn key_values(attributes: &Attributes) -> Vec<KeyValue> {
+    let pairs = attributes.iter();
+    pairs.map(|(key, value)| key_value(key, value)).collect()
 }
 
-fn key_value(key: &str, value: Value) -> KeyValue {
+fn key_value(key: &str, value: &Value) -> KeyValue {
     use any_value::Value as Wire;
     let text = |text: &str| Wire::StringValue(text.to_owned());
     let value = match value {
         Value::Word(word) => text(word),
-        Value::Text(found) => text(&found),
+        Value::Text(found) => text(found),
         // Nothing that is counted here comes near.
-        Value::Number(number) => Wire::IntValue(i64::try_from(number).unwrap_or(i64::MAX)),
-        Value::Flag(flag) => Wire::BoolValue(flag),
+        Value::Number(number) => Wire::IntValue(i64::try_from(*number).unwrap_or(i64::MAX)),
+        Value::Flag(flag) => Wire::BoolValue(*flag),
         Value::List(names) => Wire::ArrayValue(ArrayValue {
             values: names
                 .iter()
