@@ -107,7 +107,6 @@ impl Writer {
                 }
             }
             self.queue.retain(|job| !job.reply.is_closed());
-            self.answer_what_was_read();
             let (batch, sent) = self.plan();
             if sent.is_empty() {
                 continue;
@@ -120,21 +119,18 @@ impl Writer {
         }
     }
 
-    /// Answers what was read back while it waited to be sent again.
-    fn answer_what_was_read(&mut self) {
-        for mut job in std::mem::take(&mut self.queue) {
-            match job.expected.heard() {
-                Some(reply) => job.answer(told(reply)),
-                None => self.queue.push_back(job),
-            }
-        }
-    }
-
     /// Takes what travels together off the queue, and answers what needs no sending.
     fn plan(&mut self) -> (Batch, Vec<Job>) {
         // Some behind those that fill a transaction: not all can travel together.
         let looked = self.queue.len().min(2 * self.max_batch);
-        let jobs: Vec<Job> = self.queue.drain(..looked).collect();
+        let mut jobs: Vec<Job> = Vec::with_capacity(looked);
+        for mut job in self.queue.drain(..looked) {
+            // It may have been read back while it waited to be sent again.
+            match job.expected.heard() {
+                Some(reply) => job.answer(told(reply)),
+                None => jobs.push(job),
+            }
+        }
         let asks: Vec<&Ask> = jobs.iter().map(|job| job.attempt.ask()).collect();
         let (planned, revision) = {
             let reader = self.shared.reader();
