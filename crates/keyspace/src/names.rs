@@ -11,6 +11,9 @@ pub const VOTES: &str = "votes/";
 pub const LOG: &str = "log/";
 /// Every ban in force.
 pub const BANNED: &str = "banned/";
+/// Written by whoever lifts a ban. What a ban was derived from names all keys of bans, and
+/// a key that was deleted says nothing any more.
+pub(crate) const LIFTED: &str = "banned/.lifted";
 /// Written by every transaction: who has read this key's last revision has read
 /// everything that was answered before. Its value, which no other transaction
 /// writes, tells two pasts apart that have the same revisions.

@@ -77,6 +77,7 @@ pub(crate) fn step(
             plan.guard(Guard::AllUnchanged(names::BANNED.into(), at));
             plan.guard(Guard::AllUnchanged(names::accusations_of(&node_id), at));
             plan.view(names::banned(&node_id));
+            plan.write(Write::put(names::LIFTED, record.id.to_string()));
             plan.write(Write::DeleteAll(names::accusations_of(&node_id)));
         }
         about => {

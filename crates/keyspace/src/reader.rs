@@ -50,6 +50,9 @@ pub enum What {
     Incomplete,
     /// A believed record was overwritten: put back.
     Overwritten,
+    /// A record was written over something that this reader has not seen: left to those
+    /// who have.
+    WrittenOver,
     /// A believed record, or a view of what is in force, was deleted: put back.
     Vanished,
     /// A view says what the board does not: put right.
@@ -75,6 +78,7 @@ impl fmt::Display for Finding {
             What::Backdated => write!(f, "{key}: claims a place in the past; removed"),
             What::Incomplete => write!(f, "{key}: was missing when the store was read; read anew"),
             What::Overwritten => write!(f, "{key}: was overwritten; put back"),
+            What::WrittenOver => write!(f, "{key}: was written over what was there; not believed"),
             What::Vanished => write!(f, "{key}: vanished; put back"),
             What::WrongView => write!(f, "{key}: says what the board does not; put right"),
             What::Counter => write!(f, "{key}: was raised without a vote; nobody counts by it"),
@@ -399,6 +403,16 @@ impl Reader {
                 remove(&kv, What::Misplaced, taken);
                 continue;
             };
+            if record.origin.is_none() && kv.create_revision != kv.mod_revision {
+                // A record is created once. What this was written over whoever has read
+                // it puts back; to nobody who has not it says anything.
+                self.refused.insert((kv.key.clone(), kv.mod_revision));
+                taken.findings.push(Finding {
+                    key: kv.key,
+                    what: What::WrittenOver,
+                });
+                continue;
+            }
             let position = Position {
                 revision: record.origin.unwrap_or(kv.mod_revision),
                 index: record.index,

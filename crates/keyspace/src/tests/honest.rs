@@ -5,6 +5,7 @@ use quorate_consensus::Choice;
 use quorate_testkit::Options;
 
 use quorate_consensus::board::Refusal;
+use quorate_consensus::wire::{OperatorActKind, UnbanOp, board_op};
 
 use super::*;
 use crate::kv::{Guard, Write};
@@ -145,6 +146,42 @@ fn what_came_late_and_is_read_twice_before_it_is_removed_is_no_tampering() {
     let taken = world.readers[1].take_all(world.store.revision(), world.store.all());
     assert_eq!(taken.findings, []);
     assert_eq!(taken.mending, removal);
+    world.settle();
+    assert_eq!(world.findings, [[], []]);
+    world.assert_one_log();
+}
+
+#[test]
+fn a_ban_that_arrives_after_it_was_lifted_is_refused_by_its_guards() {
+    let mut world = World::new(Cluster::new(5, 3), 2);
+    for value in [1, 2] {
+        let vote = world.vote(4, "l", number(value));
+        world.done(vote, NOW);
+    }
+    world.done(ops::advance(&id("l"), BallotState::AbortedByzantine), NOW);
+    let board = world.readers[0].board();
+    let lie = board.ballot(&id("l")).unwrap().violations[0].clone();
+    let ban = ops::ban_for(&lie.node_id, lie.misbehaviour.unwrap());
+    let late = world.ask(ban.clone(), NOW);
+    let late = world.readers[1].plan(&[late], 64);
+    world.done(ban, NOW);
+    let proof = world.readers[0].board().member(&lie.node_id).unwrap();
+    let proof = proof.ban.clone().unwrap().proof;
+    let pardoned = vec![quorate_consensus::detector::proof_digest(&proof)];
+    let acts = (0..3).map(|i| {
+        let kind = OperatorActKind::Unban;
+        let subject = lie.node_id.as_str();
+        world.cluster.act(i, kind, subject, pardoned.clone(), NOW)
+    });
+    let op = UnbanOp {
+        node_id: lie.node_id.to_string(),
+        acts: acts.collect(),
+    };
+    let op = BoardOp {
+        op: Some(board_op::Op::Unban(op)),
+    };
+    world.done(op, NOW);
+    assert_eq!(world.store.commit(&late.batch), [false]);
     world.settle();
     assert_eq!(world.findings, [[], []]);
     world.assert_one_log();

@@ -234,6 +234,24 @@ fn a_record_that_claims_a_place_in_the_past_is_removed() {
 }
 
 #[test]
+fn who_first_reads_what_was_written_over_a_record_does_not_believe_it() {
+    let mut world = busy();
+    let key = names::vote(&id("d"), &of(&world.cluster, 0));
+    // Properly signed: the trustee itself lies, and holds etcd's password.
+    let vote = world.cluster.vote(0, &id("d"), number(9), NOW);
+    let value = forged(ops::record_vote(vote), None);
+    world.store.write(&[Write::put(key.clone(), value)]);
+    let mut newcomer = world.newcomer();
+    let taken = newcomer.take_all(world.store.revision(), world.store.all());
+    assert!(taken.is_doubtful(), "{:?}", taken.findings);
+    assert!(!newcomer.knows(&key));
+    assert!(taken.findings.iter().any(|f| f.what == What::WrittenOver));
+    // It is put back by who knows it.
+    world.settle();
+    world.assert_one_log();
+}
+
+#[test]
 fn who_first_reads_while_something_is_missing_finds_out_when_it_is_put_back() {
     let mut world = busy();
     let key = names::vote(&id("d"), &of(&world.cluster, 0));

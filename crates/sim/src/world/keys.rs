@@ -431,6 +431,7 @@ impl World {
                 Err(detail) => return self.fail("stage", detail),
             }
         }
+        self.split |= self.store.keys.as_ref().is_some_and(|keys| keys.lost);
         for place in 0..self.places.len() {
             self.news(place);
         }

@@ -175,6 +175,9 @@ pub struct World {
     events: u64,
     fingerprint: u64,
     calm: bool,
+    /// A reader that read less than there was has told its engine so: from here on there
+    /// are two logs, and nothing can be said.
+    split: bool,
     pub(super) story: Option<Story>,
 }
 
@@ -212,6 +215,7 @@ impl World {
             events: 0,
             fingerprint: plan.seed,
             calm: false,
+            split: false,
             story,
             rules_chain: RulesChain { links },
             plan,
@@ -273,7 +277,7 @@ impl World {
         // lifetime, quarantine, lease patience, the pauses between retries.
         let lifetime = shape.vote_timeout_ms + 4 * shape.clock_skew_ms;
         let end = self.plan.calm_ms + 4 * lifetime + 300_000;
-        while self.failure.is_none() {
+        while self.failure.is_none() && !self.split {
             let Some(next) = self.queue.pop() else { break };
             if next.at > end {
                 break;
@@ -290,7 +294,7 @@ impl World {
             }
             self.happen(next.due);
         }
-        if self.failure.is_none() {
+        if self.failure.is_none() && !self.split {
             self.end();
         }
     }

@@ -1,5 +1,6 @@
 //! Reading the keys on, and putting them right.
 
+use quorate_consensus::wire::BoardEntry;
 use quorate_engine::{Event, ProposeError};
 use quorate_keyspace::{Finding, Step, Taken};
 
@@ -99,6 +100,15 @@ impl World {
         };
         let entries = handle.reader.entries(engine.revision(), usize::MAX);
         let entries: Vec<_> = entries.map(|entry| (**entry).clone()).collect();
+        let log = self.store.views[0].log();
+        let known = |entry: &BoardEntry| {
+            let index = usize::try_from(entry.revision).unwrap_or(0);
+            index.checked_sub(1).and_then(|index| log.get(index)) == Some(entry)
+        };
+        if handle.partial && !entries.iter().all(known) {
+            self.split = true;
+            return;
+        }
         if !entries.is_empty() {
             self.feed(index, Event::Entries { entries });
         }

@@ -41,6 +41,9 @@ pub struct Keys {
     pub(in crate::world) mending: usize,
     /// Attempts of nobody's: operators' and liars'.
     attempts: u64,
+    /// An older copy was put into the store's place in which something was missing: what
+    /// is true now nobody can say.
+    pub(in crate::world) lost: bool,
     /// What was read and not told yet.
     news: VecDeque<News>,
 }
@@ -66,6 +69,7 @@ impl Keys {
             missing: BTreeSet::new(),
             mending: 0,
             attempts: 0,
+            lost: false,
             news: VecDeque::new(),
         }
     }
@@ -129,6 +133,7 @@ impl Keys {
         for (revision, changes) in changes.unwrap_or_default() {
             let written: Vec<String> = changes.iter().filter_map(record_put).collect();
             let taken = self.truth.take(revision, changes);
+            self.lost |= taken.is_incomplete();
             for finding in &taken.findings {
                 let lost = matches!(finding.what, What::Vanished | What::Overwritten);
                 if lost && Name::of(&finding.key) == Name::Record {
