@@ -92,6 +92,24 @@ pub struct Ballot {
     pub violations: Vec<Violation>,
 }
 
+/// Every state that a ballot can be in.
+pub const STATES: [BallotState; 8] = [
+    BallotState::Collecting,
+    BallotState::ThresholdReached,
+    BallotState::Submitted,
+    BallotState::Confirmed,
+    BallotState::Failed,
+    BallotState::AbortedByzantine,
+    BallotState::AbortedSplit,
+    BallotState::AbortedTimeout,
+];
+
+/// A state as people know it: without the prefix that protobuf wants.
+pub fn state_name(state: BallotState) -> &'static str {
+    let name = state.as_str_name();
+    name.strip_prefix("BALLOT_STATE_").unwrap_or(name)
+}
+
 /// Whether a state ends a ballot for its voters: nothing but the chain moves it on.
 pub fn is_final(state: BallotState) -> bool {
     matches!(

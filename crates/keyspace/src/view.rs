@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use prost::Message as _;
-use quorate_consensus::ballot::Ballot;
+use quorate_consensus::ballot::{Ballot, state_name};
 use quorate_consensus::board::Board;
 use quorate_consensus::wire::BallotState;
 use quorate_consensus::{TxId, Value};
@@ -85,7 +85,7 @@ pub(crate) fn says(board: &Board, name: &Name) -> Says {
 
 fn status(board: &Board, tx_id: &TxId) -> Says {
     if let Some(state) = board.collected(tx_id) {
-        let state = short(state);
+        let state = state_name(state);
         return Says::Value(format!("{{\"state\":\"{state}\",\"collected\":true}}").into_bytes());
     }
     let Some(ballot) = board.ballot(tx_id) else {
@@ -98,16 +98,10 @@ fn status(board: &Board, tx_id: &TxId) -> Says {
     }
 }
 
-/// As people know it: without the prefix that protobuf wants.
-fn short(state: BallotState) -> &'static str {
-    let name = state.as_str_name();
-    name.strip_prefix("BALLOT_STATE_").unwrap_or(name)
-}
-
 fn told(ballot: &Ballot) -> String {
     let mut text = format!(
         "{{\"state\":\"{}\",\"rules_digest\":\"{}\"",
-        short(ballot.state),
+        state_name(ballot.state),
         ballot.rules.digest()
     );
     // Writing to a String does not fail.

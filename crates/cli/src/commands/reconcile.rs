@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use quorate_consensus::ballot::state_name;
 use quorate_node::reconcile::{
     Fate, Lost, Options, ReconcileError, Reconciliation, Reserved, reconcile,
 };
@@ -126,7 +127,7 @@ fn tell_chain(done: &Reconciliation, out: Out) {
     } in odd
     {
         let word = out.paint(Tone::Bad, "differs");
-        let state = state.as_str_name().trim_start_matches("BALLOT_STATE_");
+        let state = state_name(*state);
         out.line(format!(
             "        {word}  {tx_id}, {state}, nonce {nonce}: the chain shows {shows}"
         ));
@@ -190,7 +191,7 @@ fn as_json(done: &Reconciliation, dry_run: bool) -> Value {
     let reserved = done.reserved.iter().map(|reserved| {
         json!({
             "tx_id": reserved.tx_id.to_string(),
-            "state": reserved.state.as_str_name().trim_start_matches("BALLOT_STATE_"),
+            "state": state_name(reserved.state),
             "nonce": reserved.nonce,
             "chain": reserved.shows,
             "fits": reserved.fits,

@@ -2,13 +2,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use quorate_consensus::ballot::state_name;
 use quorate_wire::v1::{self, BallotState, Standing, ViolationType, choice::Kind};
 
 use super::Tone;
 
 /// A state without its prefix, and its colour.
 pub(crate) fn state_word(state: BallotState) -> (&'static str, Tone) {
-    let word = stripped(state.as_str_name(), "BALLOT_STATE_");
+    let word = state_name(state);
     let tone = match state {
         BallotState::Confirmed => Tone::Good,
         BallotState::ThresholdReached | BallotState::Submitted => Tone::Warn,

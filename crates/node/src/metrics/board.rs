@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::PoisonError;
 
-use quorate_consensus::ballot::is_final;
+use quorate_consensus::ballot::{is_final, state_name};
 use quorate_consensus::wire::{
     AccusationKind, BallotState, BoardEntry, BoardEvent, StateChanged, ViolationType, board_event,
 };
 
-use super::{Meter, seconds, state_name, violation};
+use super::{Meter, seconds, violation};
 
 /// What must be remembered of ballots that are not final.
 #[derive(Debug, Default)]

@@ -11,8 +11,8 @@ use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quorate_consensus::ballot::is_final;
-use quorate_consensus::wire::{BallotState, BoardEntry, ViolationType};
+use quorate_consensus::ballot::{STATES, is_final, state_name};
+use quorate_consensus::wire::{BoardEntry, ViolationType};
 use quorate_consensus::{NodeId, Rules};
 use quorate_engine::{Answer, Reject, StreamId};
 use quorate_telemetry::metrics::{Exporter, Value};
@@ -254,28 +254,10 @@ const ACCUSED: [ViolationType; 3] = [
     ViolationType::Operator,
 ];
 
-/// Every state of a ballot.
-const STATES: [BallotState; 8] = [
-    BallotState::Collecting,
-    BallotState::ThresholdReached,
-    BallotState::Submitted,
-    BallotState::Confirmed,
-    BallotState::Failed,
-    BallotState::AbortedByzantine,
-    BallotState::AbortedSplit,
-    BallotState::AbortedTimeout,
-];
-
 /// A violation's type as people know it: `DOUBLE_VOTING`.
 pub(crate) fn violation(kind: ViolationType) -> &'static str {
     let name = kind.as_str_name();
     name.strip_prefix("VIOLATION_TYPE_").unwrap_or(name)
-}
-
-/// A ballot's state as people know it: `COLLECTING`.
-pub(crate) fn state_name(state: BallotState) -> &'static str {
-    let name = state.as_str_name();
-    name.strip_prefix("BALLOT_STATE_").unwrap_or(name)
 }
 
 /// A count as a gauge or a histogram takes it.

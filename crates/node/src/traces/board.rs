@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_consensus::ballot::{is_aborted, is_final};
+use quorate_consensus::ballot::{is_aborted, is_final, state_name};
 use quorate_consensus::board::Board;
 use quorate_consensus::statement::{self, AccusationBody};
 use quorate_consensus::wire::{
@@ -139,7 +139,7 @@ impl Traces {
             .common(tx_id, ("decision", 0, 0), (opened_ms, opened_ms))
             .with("quorate.threshold", rules.threshold())
             .with("quorate.total", rules.total())
-            .with("quorate.state", word(BallotState::Collecting));
+            .with("quorate.state", state_name(BallotState::Collecting));
         span.span_id = context.span_id;
         span.parent = None;
         self.emit(tx_id, vec![span]);
@@ -158,7 +158,7 @@ impl Traces {
         let state = changed.to();
         ballot.state = state;
         ballot.since_ms = event.time_ms;
-        ballot.passes(event.time_ms, word(state), Vec::new());
+        ballot.passes(event.time_ms, state_name(state), Vec::new());
         let opens = changed.from() == BallotState::Unspecified;
         if opens {
             ballot.opened_ms = Some(event.time_ms);
@@ -171,11 +171,11 @@ impl Traces {
         }
         self.wait_from(tx_id, now, (!is_final(state)).then_some(WAITS_MS));
         if is_final(state) {
-            self.end_submission(tx_id, word(state));
+            self.end_submission(tx_id, state_name(state));
             let round = board.ballot(tx_id).map_or(0, |ballot| ballot.round);
             let reason = is_aborted(state) || state == BallotState::Failed;
             let reason = reason.then(|| changed.reason.as_str().into());
-            self.closed(tx_id, event, word(state), reason, round);
+            self.closed(tx_id, event, state_name(state), reason, round);
             self.ended.push_back(tx_id.clone());
             while self.ended.len() > ENDED {
                 let Some(oldest) = self.ended.pop_front() else {
@@ -325,7 +325,7 @@ impl Traces {
             return;
         }
         let threshold = ballot.rules.threshold();
-        let state = word(ballot.state);
+        let state = state_name(ballot.state);
         let voters = self.names.list(ballot.votes.keys());
         let missing = self.names.list(ballot.without_vote());
         let recorded = ballot.votes.len();
@@ -344,7 +344,7 @@ impl Traces {
                 .with("quorate.voters", voters)
                 .with("quorate.missing", missing);
             match next {
-                Some(next) => span.with("quorate.next", word(next.to)),
+                Some(next) => span.with("quorate.next", state_name(next.to)),
                 None => span,
             }
         });
@@ -673,7 +673,7 @@ impl Traces {
         let id = (self.ids.next_id(), "ballot.waiting");
         let mut span = self
             .span(root, &tx, id, (now, now))
-            .with("quorate.state", word(state))
+            .with("quorate.state", state_name(state))
             .with("quorate.waits_for", step)
             .with("quorate.count", count)
             .with("quorate.threshold", on_board.rules.threshold())
@@ -688,9 +688,4 @@ impl Traces {
         }
         self.emit(tx_id, vec![span]);
     }
-}
-
-/// The state as people know it.
-pub(super) fn word(state: BallotState) -> &'static str {
-    state.as_str_name().trim_start_matches("BALLOT_STATE_")
 }

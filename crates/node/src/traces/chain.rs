@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use quorate_consensus::TxId;
+use quorate_consensus::ballot::state_name;
 use quorate_consensus::board::Board;
 use quorate_consensus::wire::{BoardOp, board_op};
 use quorate_engine::{
@@ -13,7 +14,6 @@ use quorate_telemetry::Stage;
 use quorate_telemetry::span::SpanEvent;
 
 use super::ballot::Submission;
-use super::board::word;
 use super::vote::outcome;
 use super::{Asked, Question, Traces};
 
@@ -38,7 +38,7 @@ impl Traces {
                 }
                 return;
             }
-            Some(Op::Advance(op)) => (&op.tx_id, "board.advance", word(op.to())),
+            Some(Op::Advance(op)) => (&op.tx_id, "board.advance", state_name(op.to())),
             Some(Op::Reserve(op)) => (&op.tx_id, lock, "reserve"),
             Some(Op::Lease(op)) => (&op.tx_id, lock, "lease"),
             Some(Op::Certify(op)) => (&op.tx_id, "board.certify", ""),

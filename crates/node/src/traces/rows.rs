@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use quorate_consensus::ballot::{is_aborted, is_final};
+use quorate_consensus::ballot::{is_aborted, is_final, state_name};
 use quorate_consensus::wire::{BoardEntry, board_event};
 use quorate_consensus::{ClusterId, NodeId, TxId};
 use quorate_telemetry::{Exporter, Span, SpanIds, Stage, StageSink, TraceContext};
 
-use super::board::word;
 use super::{Settings, wall_ns};
 
 /// See the module's head.
@@ -69,7 +68,7 @@ impl Rows {
                 .with("quorate.tx_id", tx_id.to_string())
                 .with("quorate.node_id", self.own.clone())
                 .with("quorate.step", "projected")
-                .with("quorate.state", word(state))
+                .with("quorate.state", state_name(state))
                 .with("quorate.revision", event.revision)
                 .with("quorate.batch", entries.len());
             span.links.extend(first);

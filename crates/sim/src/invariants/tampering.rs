@@ -5,7 +5,7 @@
 //! into them: nobody's log is another than that of who has read everything, nobody is
 //! suspected while nobody tampers, and in the end the keys say what the board does.
 
-use quorate_consensus::ballot::Ballot;
+use quorate_consensus::ballot::{Ballot, state_name};
 use quorate_consensus::wire::BallotState;
 use quorate_engine::{Alert, Effect, Event};
 use quorate_keyspace::{KeyValue, names};
@@ -118,8 +118,7 @@ fn of_ballot(keys: &Keys, ballot: &Ballot) -> Result<(), String> {
             return Err(format!("the vote of {node_id} on {tx_id} is not there"));
         }
     }
-    let state = ballot.state.as_str_name();
-    let state = state.strip_prefix("BALLOT_STATE_").unwrap_or(state);
+    let state = state_name(ballot.state);
     let status = keys.model().get(&names::status(tx_id));
     let says = |value: &[u8]| {
         let text = String::from_utf8_lossy(value);

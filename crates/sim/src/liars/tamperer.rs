@@ -7,13 +7,14 @@
 //! and nothing is sent twice or never for want of one.
 
 use quorate_consensus::TxId;
+use quorate_consensus::ballot::STATES;
 use quorate_consensus::board::Board;
 use quorate_consensus::detector::proof_digest;
 use quorate_consensus::statement::{
     AbortBody, AccusationBody, BootBody, DecisionBody, ObservationBody, OperatorActBody, VoteBody,
 };
 use quorate_consensus::wire::{
-    AbortReason, AccusationKind, BallotState, BoardOp, ChainOutcome, Misbehaviour, OperatorActKind,
+    AbortReason, AccusationKind, BoardOp, ChainOutcome, Misbehaviour, OperatorActKind,
     Reservation, SignedStatement, ban_proof::Kind,
 };
 use quorate_consensus::{Choice, Value};
@@ -23,17 +24,6 @@ use super::{Budget, Cue, Liar, Lie, Stage, told};
 
 /// Operations for each cue.
 const AT_A_TIME: u32 = 3;
-
-const STATES: [BallotState; 8] = [
-    BallotState::Collecting,
-    BallotState::ThresholdReached,
-    BallotState::Submitted,
-    BallotState::Confirmed,
-    BallotState::Failed,
-    BallotState::AbortedByzantine,
-    BallotState::AbortedSplit,
-    BallotState::AbortedTimeout,
-];
 
 /// Writes whatever it likes.
 #[derive(Debug, Default)]

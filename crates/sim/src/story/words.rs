@@ -1,6 +1,7 @@
 //! Statements, operations and alerts in words.
 
 use prost::Message as _;
+use quorate_consensus::ballot::state_name;
 use quorate_consensus::statement::KeyRole;
 use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::wire::{
@@ -38,7 +39,7 @@ fn short(name: &'static str, prefix: &str) -> &'static str {
 pub(super) fn state(state: BallotState) -> &'static str {
     match state {
         BallotState::Unspecified => "new",
-        state => short(state.as_str_name(), "BALLOT_STATE_"),
+        state => state_name(state),
     }
 }
 
