@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use quorate_audit::AuditError;
 use quorate_audit::postgres::{Options, PostgresAudit};
-use quorate_audit::verify::{Report, VerifyError};
+use quorate_audit::verify::{Finding, Report, VerifyError};
 use quorate_node::Config;
 use quorate_node::StartError;
 use quorate_node::record::{CheckError, check_record};
@@ -112,9 +112,7 @@ async fn verify(args: VerifyArgs, out: Out) -> Outcome {
         return Ok(());
     }
     for finding in &report.findings {
-        let kind = out.paint(Tone::Bad, finding.kind.as_str());
-        let (table, row, why) = (finding.table, &finding.row, &finding.why);
-        out.line(format!("{kind}  {table}  {row}: {why}"));
+        out.line(told(finding, out));
     }
     Err(Failure::failed(format!(
         "{} rows of the audit record are not as the board's log says (compared: {compared})",
@@ -124,7 +122,25 @@ async fn verify(args: VerifyArgs, out: Out) -> Outcome {
 }
 
 fn as_json(report: &Report) -> serde_json::Value {
-    let findings = report.findings.iter().map(|finding| {
+    json!({
+        "holds": report.findings.is_empty(),
+        "revision": report.revision,
+        "log_head": report.head,
+        "violations": report.violations,
+        "transactions": report.transactions,
+        "findings": findings_json(&report.findings),
+    })
+}
+
+/// A row that is not as it must be, in one line.
+pub(crate) fn told(finding: &Finding, out: Out) -> String {
+    let kind = out.paint(Tone::Bad, finding.kind.as_str());
+    let (table, row, why) = (finding.table, &finding.row, &finding.why);
+    format!("{kind}  {table}  {row}: {why}")
+}
+
+pub(crate) fn findings_json(findings: &[Finding]) -> serde_json::Value {
+    let findings = findings.iter().map(|finding| {
         json!({
             "kind": finding.kind.as_str(),
             "table": finding.table,
@@ -132,14 +148,7 @@ fn as_json(report: &Report) -> serde_json::Value {
             "why": finding.why,
         })
     });
-    json!({
-        "holds": report.findings.is_empty(),
-        "revision": report.revision,
-        "log_head": report.head,
-        "violations": report.violations,
-        "transactions": report.transactions,
-        "findings": findings.collect::<Vec<_>>(),
-    })
+    findings.collect()
 }
 
 fn not_told(error: &CheckError) -> Failure {

@@ -10,6 +10,7 @@ use quorate_node::reconcile::{
 use quorate_node::{Config, StartError};
 use serde_json::{Value, json};
 
+use super::audit;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{Out, Tone};
 
@@ -105,9 +106,7 @@ fn tell_record(done: &Reconciliation, out: Out) {
         Err(why) => out.line(format!("audit   not compared: {why}")),
     }
     for finding in &done.audit_findings {
-        let kind = out.paint(Tone::Bad, finding.kind.as_str());
-        let (table, row, why) = (finding.table, &finding.row, &finding.why);
-        out.line(format!("        {kind}  {table}  {row}: {why}"));
+        out.line(format!("        {}", audit::told(finding, out)));
     }
 }
 
@@ -180,14 +179,6 @@ fn as_json(done: &Reconciliation, dry_run: bool) -> Value {
             "why": why,
         })
     });
-    let findings = done.audit_findings.iter().map(|finding| {
-        json!({
-            "kind": finding.kind.as_str(),
-            "table": finding.table,
-            "row": finding.row,
-            "why": finding.why,
-        })
-    });
     let reserved = done.reserved.iter().map(|reserved| {
         json!({
             "tx_id": reserved.tx_id.to_string(),
@@ -209,7 +200,7 @@ fn as_json(done: &Reconciliation, dry_run: bool) -> Value {
         "conflicts": done.conflicts,
         "audit_revision": done.audit.as_ref().ok(),
         "audit_error": done.audit.as_ref().err(),
-        "audit_findings": findings.collect::<Vec<_>>(),
+        "audit_findings": audit::findings_json(&done.audit_findings),
         "reserved": reserved.collect::<Vec<_>>(),
         "unexplained": done.unexplained,
     })
