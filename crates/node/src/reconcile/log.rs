@@ -2,7 +2,7 @@
 
 use quorate_consensus::ballot::is_final;
 use quorate_consensus::board::{Board, Outcome, subject};
-use quorate_consensus::wire::{BoardEntry, BoardOp, board_op::Op};
+use quorate_consensus::wire::{BoardOp, board_op::Op};
 use quorate_engine::{ProposeError, Proposed};
 
 use crate::clock::wall_ms;
@@ -40,11 +40,12 @@ pub(super) async fn put_back(
     forked: bool,
     dry_run: bool,
 ) -> Result<(Vec<Lost>, Board), ReconcileError> {
-    let found = derive(stores).await?;
+    let mut board = stores.empty_board();
+    catch_up(stores, &mut board).await?;
+    let found_ms = board.time_ms();
     // Farther ahead of the clock nobody would believe it yet.
     let latest = wall_ms() + stores.genesis.clock_skew_ms() / 2;
     let mut later_ms = None;
-    let mut imagined = dry_run.then(|| found.clone());
     let mut lost = Vec::new();
     let mut after = same;
     loop {
@@ -54,15 +55,15 @@ pub(super) async fn put_back(
         for entry in entries {
             let revision = entry.revision;
             let later_ms = *later_ms.get_or_insert(match forked {
-                true => found.time_ms().saturating_sub(entry.time_ms),
+                true => found_ms.saturating_sub(entry.time_ms),
                 false => 0,
             });
             let time_ms = (entry.time_ms + later_ms).min(latest.max(entry.time_ms));
             let op = entry.op.unwrap_or_default();
             let what = describe(&op);
-            let fate = match &mut imagined {
-                Some(board) => imagine(stores, board, &op, time_ms),
-                None => propose(stores, op, time_ms, revision, forked).await?,
+            let fate = match dry_run {
+                true => imagine(stores, &mut board, &op, time_ms),
+                false => propose(stores, op, time_ms, revision, forked).await?,
             };
             lost.push(Lost {
                 revision,
@@ -72,10 +73,9 @@ pub(super) async fn put_back(
             });
         }
     }
-    let board = match imagined {
-        Some(board) => board,
-        None => derive(stores).await?,
-    };
+    if !dry_run {
+        catch_up(stores, &mut board).await?;
+    }
     Ok((lost, board))
 }
 
@@ -109,31 +109,21 @@ async fn propose(
     Err(ReconcileError::Refill { revision, error })
 }
 
-/// The board that the store's log gives now.
-async fn derive(stores: &Stores) -> Result<Board, ReconcileError> {
-    let mut board = stores.empty_board();
+/// Repeats on a board what the store's log has beyond it.
+async fn catch_up(stores: &Stores, board: &mut Board) -> Result<(), ReconcileError> {
     loop {
         let entries = stores.coordinator.entries(board.revision(), CHUNK).await?;
         if entries.is_empty() {
-            return Ok(board);
+            return Ok(());
         }
-        repeat(stores, &mut board, &entries)?;
+        for entry in entries {
+            let repeated = board.replay(&entry, stores.verifier.as_ref());
+            repeated.map_err(|error| ReconcileError::Unjustified {
+                revision: entry.revision,
+                why: error.to_string(),
+            })?;
+        }
     }
-}
-
-fn repeat(
-    stores: &Stores,
-    board: &mut Board,
-    entries: &[BoardEntry],
-) -> Result<(), ReconcileError> {
-    for entry in entries {
-        let repeated = board.replay(entry, stores.verifier.as_ref());
-        repeated.map_err(|error| ReconcileError::Unjustified {
-            revision: entry.revision,
-            why: error.to_string(),
-        })?;
-    }
-    Ok(())
 }
 
 /// What this node has believed and the board now says otherwise, so that signing by the
