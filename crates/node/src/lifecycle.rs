@@ -242,7 +242,7 @@ async fn assemble(
         meter.clone(),
         parts.node_id.clone(),
         &rules,
-        parts.alert_webhook.take(),
+        parts.telemetry.alert_webhook.take(),
     ));
     let beats = Arc::new(Beats::new(parts.health_limits.silence));
     let watched = (beats.clone(), parts.faults.clone());

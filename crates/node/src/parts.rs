@@ -15,7 +15,6 @@ use quorate_coordinator::{Coordinator, StoreError};
 use quorate_crypto::{CachedVerifier, KeyError, SigningKey};
 use quorate_tls::{TlsError, TlsMaterial, TlsPaths};
 
-use crate::alerts::Webhook;
 use crate::config::{Config, ConfigError, PeerAddress, TelemetrySection};
 use crate::faults::Faults;
 use crate::health::HealthLimits;
@@ -140,8 +139,6 @@ pub struct Parts {
     pub health: Option<TcpListener>,
     /// What is well.
     pub health_limits: HealthLimits,
-    /// Where alerts are sent at once.
-    pub alert_webhook: Option<Webhook>,
     /// Where the other nodes are.
     pub peers: Vec<PeerAddress>,
     /// Rate limits.
@@ -229,7 +226,6 @@ impl Parts {
             listener,
             health: health.transpose()?,
             health_limits: HealthLimits::default(),
-            alert_webhook: config.telemetry.alert_webhook.clone(),
             peers: network.bootstrap_peers.clone(),
             limits: Limits {
                 calls_per_sec: limit(network.rate_limit_votes_per_sec),

@@ -71,9 +71,21 @@ async fn manager(mood: Mood) -> (SocketAddr, mpsc::UnboundedReceiver<Value>, Arc
 /// it happened, and not at the next look or scrape.
 fn alerting(addr: SocketAddr) -> impl Fn(&mut Parts) {
     move |parts| {
-        parts.alert_webhook = Some(format!("http://{addr}").parse().unwrap());
+        parts.telemetry.alert_webhook = Some(format!("http://{addr}").parse().unwrap());
         parts.health_limits.every = Duration::from_secs(3600);
     }
+}
+
+/// Four nodes, of which the first alerts there.
+async fn first_alerting(cluster: &mut Cluster, addr: SocketAddr) -> Vec<NodeHandle> {
+    let mut nodes = vec![cluster.start_with(0, alerting(addr)).await];
+    for i in 1..4 {
+        nodes.push(cluster.start(i).await);
+    }
+    for node in &nodes {
+        common::connected(node, 3).await;
+    }
+    nodes
 }
 
 /// Trustee 4 dissents, and the ballot is aborted.
@@ -87,13 +99,7 @@ async fn abort(cluster: &Cluster, tx_id: &str) {
 async fn an_abort_and_the_liar_reach_the_webhook_at_once() {
     let (addr, mut arrived, manager) = manager(Mood::FailsFirst(2)).await;
     let mut cluster = Cluster::new(4, 3);
-    let mut nodes = vec![cluster.start_with(0, alerting(addr)).await];
-    for i in 1..4 {
-        nodes.push(cluster.start(i).await);
-    }
-    for node in &nodes {
-        common::connected(node, 3).await;
-    }
+    let nodes = first_alerting(&mut cluster, addr).await;
     abort(&cluster, "tx").await;
     let mut names = Vec::new();
     soon("the abort and the liar", async {
@@ -146,13 +152,7 @@ async fn an_abort_and_the_liar_reach_the_webhook_at_once() {
 async fn from_detection_to_the_webhook() {
     let (addr, mut arrived, _manager) = manager(Mood::FailsFirst(0)).await;
     let mut cluster = Cluster::new(4, 3);
-    let mut nodes = vec![cluster.start_with(0, alerting(addr)).await];
-    for i in 1..4 {
-        nodes.push(cluster.start(i).await);
-    }
-    for node in &nodes {
-        common::connected(node, 3).await;
-    }
+    let nodes = first_alerting(&mut cluster, addr).await;
     abort(&cluster, "tx").await;
     // The clock of the whole minute that everything here is waited for; the limit of
     // 100 ms depends on the machine, and is printed.

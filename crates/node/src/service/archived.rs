@@ -22,11 +22,7 @@ pub(super) async fn certificate(
     let decision = audit.decision(tx_id).await.map_err(away)?;
     let proof = decision.and_then(|row| row.certificate);
     let proof = proof.map(|bytes| Proof::decode(&*bytes)).transpose();
-    let filter = Filter {
-        tx_id: Some(tx_id.clone()),
-        ..Filter::default()
-    };
-    let violations = audit.violations(&filter).await.map_err(away)?;
+    let violations = audit.violations(&Filter::tx(tx_id)).await.map_err(away)?;
     let evidence = violations.iter().filter_map(|row| {
         let proof = hex::decode(row.evidence.get("proof")?.as_str()?).ok()?;
         evidence_in(&proof)
