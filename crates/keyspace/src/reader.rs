@@ -405,7 +405,12 @@ impl Reader {
             };
             if record.origin.is_none() && kv.create_revision != kv.mod_revision {
                 // A record is created once. What this was written over whoever has read
-                // it puts back; to nobody who has not it says anything.
+                // it puts back, or removes where the board refused it; to nobody who has
+                // not it says anything.
+                let was_refused = (kv.key.clone(), kv.create_revision);
+                if self.refused.contains(&was_refused) {
+                    taken.mending.push(removal(&kv.key, kv.mod_revision));
+                }
                 self.refused.insert((kv.key.clone(), kv.mod_revision));
                 taken.findings.push(Finding {
                     key: kv.key,

@@ -1,6 +1,8 @@
 //! Somebody writes to the store past all rules: whatever it is, nobody believes it,
 //! it is found, and nothing that was believed is lost.
 
+use quorate_testkit::Options;
+
 use super::*;
 use crate::kv::Write;
 use crate::record::Record;
@@ -249,6 +251,34 @@ fn who_first_reads_what_was_written_over_a_record_does_not_believe_it() {
     // It is put back by who knows it.
     world.settle();
     world.assert_one_log();
+}
+
+#[test]
+fn what_is_written_over_a_refused_record_is_removed_by_who_refused_it() {
+    let options = Options::default().times(2_000, 100, 500);
+    let mut world = World::new(Cluster::with(5, 3, options), 2);
+    // A vote that came too late, and is to be removed.
+    let late = world.vote(0, "a", number(1));
+    let late = world.ask(late, NOW);
+    let planned = world.readers[0].plan(&[late], 64);
+    let other = world.cluster.vote(1, &id("b"), number(1), NOW + 9_000);
+    world.done(ops::record_vote(other), NOW + 9_000);
+    assert_eq!(world.store.commit(&planned.batch), [true]);
+    for i in 0..2 {
+        assert_eq!(world.look(i).len(), 1);
+    }
+    // Before it is, somebody writes over it.
+    let key = names::vote(&id("a"), &of(&world.cluster, 0));
+    let vote = world.cluster.vote(0, &id("a"), number(9), NOW + 9_000);
+    let found = after(
+        &mut world,
+        &[Write::put(
+            key.clone(),
+            forged(ops::record_vote(vote), None),
+        )],
+    );
+    assert_eq!(found, [What::WrittenOver]);
+    assert_eq!(world.store.get(&key), None);
 }
 
 #[test]
