@@ -61,7 +61,11 @@ pub(super) enum Turn {
         head: Option<KeyValue>,
     },
     /// What puts something right reaches the store.
-    Mend(Step),
+    Mend {
+        step: Step,
+        /// The store that it was sent to.
+        incarnation: u64,
+    },
     /// An operation has waited for long enough.
     Expire(Ticket),
     /// A lease ends, unless it was taken again since this revision.
@@ -109,7 +113,13 @@ impl World {
                 return;
             }
             Turn::LeaseEnds { key, revision } => return self.lease_ends(key, revision),
-            Turn::Mend(step) => return self.mend(place, life, step),
+            Turn::Mend { step, incarnation } => {
+                let now = self.store.keys.as_ref().map(Keys::incarnation);
+                if now == Some(incarnation) {
+                    self.mend(place, life, step, incarnation);
+                }
+                return;
+            }
             _ => {}
         }
         if self.places[place].life != life {
@@ -152,7 +162,7 @@ impl World {
                 return;
             }
             Turn::Restart => return self.die(place, Disk::Kept, RESTART_MS),
-            Turn::Commit { .. } | Turn::LeaseEnds { .. } | Turn::Mend(_) => return,
+            Turn::Commit { .. } | Turn::LeaseEnds { .. } | Turn::Mend { .. } => return,
         }
         self.tell(place, say);
         self.look_at_queue(place, PAUSE_MS);

@@ -69,16 +69,7 @@ pub(super) fn choose(plan: &mut Plan, family: Family) {
             let act = Act::Forge { what };
             plan.steps.push(Step { at_ms, act });
         }
-        // An older copy of a store in which everything is being put back is a day too bad.
-        let everything = |step: &Step| {
-            matches!(
-                step.act,
-                Act::Forge {
-                    what: Forgery::Everything
-                }
-            )
-        };
-        if rng.u32(0..4) == 0 && !plan.steps.iter().any(everything) {
+        if rng.u32(0..4) == 0 {
             let at_ms = rng.u64(span_ms / 4..span_ms);
             let entries = rng.u32(1..20);
             let act = Act::RollBack { entries };

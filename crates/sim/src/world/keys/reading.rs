@@ -145,18 +145,20 @@ impl World {
         }
         for step in taken.mending {
             let wait = self.way(place);
-            if let Some(keys) = &mut self.store.keys {
-                keys.mending += 1;
-            }
-            self.turn(wait, place, Turn::Mend(step));
+            let Some(keys) = &mut self.store.keys else {
+                return;
+            };
+            keys.mending += 1;
+            let incarnation = keys.incarnation;
+            self.turn(wait, place, Turn::Mend { step, incarnation });
         }
     }
 
-    pub(super) fn mend(&mut self, place: usize, life: u64, step: Step) {
+    pub(super) fn mend(&mut self, place: usize, life: u64, step: Step, incarnation: u64) {
         let fails = self.is_away(place) || self.chance(self.plan.noise.store_refuses);
         if fails && self.places[place].life == life {
             // It is owed until the store has answered.
-            let turn = Box::new(Turn::Mend(step));
+            let turn = Box::new(Turn::Mend { step, incarnation });
             return self.schedule(AGAIN_MS, Due::Keys { place, life, turn });
         }
         let Some(keys) = &mut self.store.keys else {

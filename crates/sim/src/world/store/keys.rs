@@ -203,6 +203,8 @@ impl Keys {
         let rules = view.board.rules().clone();
         self.model = self.model.older(revision);
         self.incarnation += 1;
+        // What was being put right was the other store.
+        self.mending = 0;
         self.missing.clear();
         self.news.clear();
         self.lies.clear();
