@@ -20,7 +20,6 @@ use quorate_engine::Effect;
 
 use super::{Happening, Invariant, is_binding, verified};
 use crate::liars::Lie;
-use crate::plan::Disk;
 use crate::world::World;
 
 /// No two proofs that contradict each other.
@@ -30,8 +29,6 @@ pub(super) struct Agreement {
     dead: BTreeMap<TxId, BTreeSet<NodeId>>,
     /// Reserved once more because a stranger took the nonce.
     anew: BTreeSet<TxId>,
-    /// Members that lost what they had written.
-    forgetful: BTreeSet<usize>,
 }
 
 impl Invariant for Agreement {
@@ -60,12 +57,6 @@ impl Invariant for Agreement {
                     {
                         self.anew.insert(tx_id);
                     }
-                }
-                Ok(())
-            }
-            Happening::Died { place, disk } => {
-                if matches!(disk, Disk::Lost | Disk::Restored) {
-                    self.forgetful.insert(world.places()[*place].member());
                 }
                 Ok(())
             }
@@ -136,7 +127,7 @@ impl Agreement {
 
     fn judge(&self, world: &World, tx_id: &TxId) -> Result<(), String> {
         let t = world.rules().threshold();
-        if !is_binding(world, &self.forgetful) {
+        if !is_binding(world) {
             return Ok(());
         }
         let enough = self.decided.get(tx_id).into_iter().flatten();

@@ -3,7 +3,7 @@
 //! are within vote timeout + 2 × skew of each other: a trustee that lost its disk is no
 //! liar" (section 5).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use quorate_consensus::statement::{VoteBody, parse};
 use quorate_consensus::wire::board_op::Op;
@@ -26,10 +26,6 @@ struct Uttered {
 #[derive(Default)]
 pub(super) struct Guard {
     uttered: BTreeMap<(NodeId, TxId), Vec<Uttered>>,
-    /// Members that lost what they had written. What of it never reached the board
-    /// nobody has, and nobody can remind them of. Where the store has lost it, too,
-    /// nobody can remind them of anything.
-    forgetful: BTreeSet<usize>,
     /// Until when a machine without its disk signs nothing: "a guard that is … missing
     /// where the board or the peers know this node … signs nothing for vote timeout +
     /// 2 × skew" (section 4). Milliseconds from the start.
@@ -48,7 +44,6 @@ impl Invariant for Guard {
                 disk: disk @ (Disk::Lost | Disk::Restored),
             } => {
                 let machine = &world.places()[*place];
-                self.forgetful.insert(machine.member());
                 let board = world.store().views()[machine.view()].board();
                 let known = board.member(world.node_id(*place));
                 // With a backup put back it has a disk again; how old, its generation says.
@@ -98,7 +93,7 @@ impl Guard {
             return Ok(());
         };
         let member = world.cluster().index(&header.node_id);
-        let forgot = member.is_some_and(|member| self.forgetful.contains(&member));
+        let forgot = member.is_some_and(|member| world.has_forgotten(member));
         if world.is_liar_id(&header.node_id) || (forgot && !honest_store(world)) {
             return Ok(());
         }

@@ -8,23 +8,17 @@
 //! A trustee that lost its disk while the store lost the board is reminded by nobody of
 //! what it signed (as in `guard`): it may be found voting twice.
 
-use std::collections::BTreeSet;
-
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{SilencePolicy, ViolationType};
 use quorate_consensus::{NodeId, TxId};
 use quorate_engine::{Alert, Effect};
 
 use super::{Happening, Invariant, honest_store};
-use crate::plan::Disk;
 use crate::world::World;
 
 /// No honest trustee looks guilty.
 #[derive(Default)]
-pub(super) struct Innocent {
-    /// Members that lost what they had written.
-    forgetful: BTreeSet<usize>,
-}
+pub(super) struct Innocent;
 
 impl Invariant for Innocent {
     fn name(&self) -> &'static str {
@@ -33,13 +27,6 @@ impl Invariant for Innocent {
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {
         match what {
-            Happening::Died {
-                place,
-                disk: Disk::Lost | Disk::Restored,
-            } => {
-                self.forgetful.insert(world.places()[*place].member());
-                Ok(())
-            }
             Happening::Entry { entry, .. } => {
                 for event in &entry.events {
                     let (name, kind, banned) = match &event.event {
@@ -53,7 +40,7 @@ impl Invariant for Innocent {
                         continue;
                     };
                     let member = world.cluster().index(&node_id);
-                    let forgot = member.is_some_and(|member| self.forgetful.contains(&member));
+                    let forgot = member.is_some_and(|member| world.has_forgotten(member));
                     let twice = kind == ViolationType::DoubleVoting;
                     if world.is_liar_id(&node_id) || (twice && forgot && !honest_store(world)) {
                         continue;

@@ -2,8 +2,6 @@
 //! it. An invariant sees everything that happens in a world, and judges; it knows more
 //! than any member could, and tells nobody.
 
-use std::collections::BTreeSet;
-
 use quorate_consensus::statement::{Body, parse};
 use quorate_consensus::wire::{self, BoardEntry, SignedStatement};
 use quorate_consensus::{NodeId, Verifier};
@@ -126,14 +124,14 @@ fn honest_store(world: &World) -> bool {
 /// Whether statements bind at all: while the store is honest and fewer than t members
 /// lie, and on a lying store while fewer than 2t − N do. There a trustee that lost its
 /// disk counts as a liar: nothing else remembers for it.
-fn is_binding(world: &World, forgetful: &BTreeSet<usize>) -> bool {
+fn is_binding(world: &World) -> bool {
     let (n, t) = (world.rules().total(), world.rules().threshold());
     let liars = n - world.honest().count();
     if honest_store(world) {
         return liars < t;
     }
-    let forgetful = forgetful.iter();
-    let forgetful = forgetful.filter(|member| !world.is_liar_member(**member));
+    let forgetful = (0..n).filter(|member| world.has_forgotten(*member));
+    let forgetful = forgetful.filter(|member| !world.is_liar_member(*member));
     liars + forgetful.count() + n < 2 * t
 }
 

@@ -14,7 +14,6 @@ use quorate_consensus::wire::board_event::Event;
 use quorate_engine::{ChainAsk, Effect, Prepared};
 
 use super::{Happening, Invariant, is_binding};
-use crate::plan::Disk;
 use crate::world::World;
 use crate::world::chain::{Mined, read};
 
@@ -25,8 +24,6 @@ pub(super) struct Once {
     payloads: BTreeMap<Vec<u8>, TxId>,
     reserved: BTreeSet<(TxId, u64)>,
     certified: BTreeSet<(TxId, u64)>,
-    /// Members that lost what they had written.
-    forgetful: BTreeSet<usize>,
 }
 
 impl Invariant for Once {
@@ -43,13 +40,6 @@ impl Invariant for Once {
                 Ok(())
             }
             Happening::Mined(mined) => self.mined(world, mined),
-            Happening::Died {
-                place,
-                disk: Disk::Lost | Disk::Restored,
-            } => {
-                self.forgetful.insert(world.places()[*place].member());
-                Ok(())
-            }
             Happening::Effect {
                 place,
                 effect: Effect::Chain { ask, .. },
@@ -114,7 +104,7 @@ impl Once {
         let nonces: Vec<u64> = effective.map(|other| other.nonce).collect();
         match nonces.len() {
             0 | 1 => Ok(()),
-            _ if !is_binding(world, &self.forgetful) => Ok(()),
+            _ if !is_binding(world) => Ok(()),
             _ => Err(format!("{tx_id} takes effect under the nonces {nonces:?}")),
         }
     }

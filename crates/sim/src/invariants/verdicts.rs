@@ -2,7 +2,7 @@
 //! and a decision for one tx_id" (section 5); "a process that sees a newer generation of
 //! itself stops signing" (section 4).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use quorate_consensus::ballot::is_aborted;
 use quorate_consensus::statement::{AbortBody, DecisionBody, parse};
@@ -11,7 +11,6 @@ use quorate_consensus::{Domain, TxId};
 use quorate_engine::Effect;
 
 use super::{Happening, Invariant, clocks, honest_store};
-use crate::plan::Disk;
 use crate::world::World;
 
 /// What a node signs is what its own mirror of the board gives, and is one thing.
@@ -19,8 +18,6 @@ use crate::world::World;
 pub(super) struct Verdicts {
     /// By member and transaction: the kind that it has signed.
     said: BTreeMap<(usize, TxId), Domain>,
-    /// Members that lost what they had written.
-    forgetful: BTreeSet<usize>,
 }
 
 impl Invariant for Verdicts {
@@ -30,13 +27,6 @@ impl Invariant for Verdicts {
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {
         match what {
-            Happening::Died {
-                place,
-                disk: Disk::Lost | Disk::Restored,
-            } => {
-                self.forgetful.insert(world.places()[*place].member());
-                Ok(())
-            }
             Happening::Effect {
                 place,
                 effect: Effect::Sign {
@@ -112,7 +102,7 @@ impl Verdicts {
         // Two machines of one trustee are a liar, and so, beside a lying store, is a
         // trustee that lost its memory.
         let member = world.places()[place].member();
-        let forgot = self.forgetful.contains(&member) && !honest_store(world);
+        let forgot = world.has_forgotten(member) && !honest_store(world);
         let first = self.said.entry((member, tx_id.clone())).or_insert(domain);
         if *first != domain && !forgot && !world.is_liar_member(member) {
             return Err(format!("signs {first:?} and {domain:?} for {tx_id}"));

@@ -69,6 +69,11 @@ impl World {
         self.plan.liars.contains_key(&member)
     }
 
+    /// A member has lost what it had written, once at least.
+    pub fn has_forgotten(&self, member: usize) -> bool {
+        self.forgetful.contains(&member)
+    }
+
     /// A member, by id, lies.
     pub fn is_liar_id(&self, node_id: &NodeId) -> bool {
         let member = self.cluster.index(node_id);

@@ -22,7 +22,7 @@ mod process;
 pub mod store;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -175,6 +175,10 @@ pub struct World {
     events: u64,
     fingerprint: u64,
     calm: bool,
+    /// Members that lost what they had written. What of it never reached the board
+    /// nobody has, and nobody can remind them of; where the store has lost it, too,
+    /// nobody can remind them of anything.
+    forgetful: BTreeSet<usize>,
     /// A reader that read less than there was has told its engine so: from here on there
     /// are two logs, and nothing can be said.
     split: bool,
@@ -212,6 +216,7 @@ impl World {
             rng: Rng::with_seed(plan.seed),
             invariants,
             failure: None,
+            forgetful: BTreeSet::new(),
             events: 0,
             fingerprint: plan.seed,
             calm: false,

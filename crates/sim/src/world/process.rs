@@ -91,6 +91,9 @@ impl World {
         if self.places[index].engine.is_none() {
             return;
         }
+        if matches!(disk, Disk::Lost | Disk::Restored) {
+            self.forgetful.insert(self.places[index].member);
+        }
         self.judge(&Happening::Died { place: index, disk });
         if let Err(detail) = self.places[index].lose(disk) {
             self.fail("stage", detail);
