@@ -102,6 +102,7 @@ async fn slice(ratio: Option<f64>, each: Duration) -> Slice {
         calls_per_sec: many,
         burst: many,
         frames_per_sec: many,
+        unstarted_per_client: many,
     };
     let mut nodes = Vec::new();
     for i in 0..4 {

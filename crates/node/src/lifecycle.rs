@@ -42,7 +42,7 @@ use crate::prewarm::Prewarmer;
 use crate::projector;
 use crate::seen::SeenAudit;
 use crate::server;
-use crate::service::{Api, GateRules};
+use crate::service::{Api, GateRules, Quota};
 use crate::strangers;
 use crate::traces::{Rows, Traces};
 
@@ -314,6 +314,7 @@ async fn assemble(
         feed: feed.clone(),
         audit: audit.clone(),
         meter: meter.clone(),
+        quota: Quota::new(parts.limits.unstarted_per_client),
         stopping: stopping.clone(),
         ending: ending.clone(),
         next_request: AtomicU64::new(1),

@@ -104,6 +104,8 @@ pub struct Limits {
     pub burst: NonZeroU32,
     /// Frames of one peer in a second; more are left waiting.
     pub frames_per_sec: NonZeroU32,
+    /// Ballots that one client may keep open while too few others have voted on them.
+    pub unstarted_per_client: NonZeroU32,
 }
 
 impl Default for Limits {
@@ -113,6 +115,7 @@ impl Default for Limits {
             calls_per_sec: limit(1000),
             burst: limit(1000),
             frames_per_sec: limit(10_000),
+            unstarted_per_client: limit(2_500),
         }
     }
 }
@@ -231,6 +234,7 @@ impl Parts {
                 calls_per_sec: limit(network.rate_limit_votes_per_sec),
                 burst: limit(network.rate_limit_burst),
                 frames_per_sec: limit(network.rate_limit_frames_per_sec),
+                unstarted_per_client: limit(network.max_unstarted_per_client),
             },
             coordinator,
             audit,

@@ -14,7 +14,8 @@
 //! | wrong role | PERMISSION_DENIED | `WRONG_ROLE`, `OTHER_NODES_CLIENT` | |
 //! | no identity | UNAUTHENTICATED | `NO_IDENTITY` | |
 //! | rate limit | RESOURCE_EXHAUSTED | `RATE_LIMITED` | RetryInfo |
-//! | too many unstarted ballots | RESOURCE_EXHAUSTED | `TOO_MANY_UNSTARTED` | |
+//! | a client's share of unstarted ballots is used up | RESOURCE_EXHAUSTED | `CLIENT_QUOTA` | RetryInfo |
+//! | the trustee's is | RESOURCE_EXHAUSTED | `TOO_MANY_UNSTARTED` | |
 //! | store away, node starting or stopping | UNAVAILABLE | the engine's, `SHUTTING_DOWN` | RetryInfo |
 //! | deadline | DEADLINE_EXCEEDED | `DEADLINE_EXCEEDED` | |
 //! | any other refusal of the board | FAILED_PRECONDITION | [`Refusal::reason`] | |
@@ -36,6 +37,10 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// The domain of every `google.rpc.ErrorInfo` that Quorate gives.
 pub const DOMAIN: &str = "quorate.dev";
+
+/// When a client that is at its quota may ask again: a ballot starts as soon as another
+/// trustee votes.
+const QUOTA_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a call was refused.
 #[derive(Debug)]
@@ -73,6 +78,13 @@ pub enum ApiError {
     RateLimited {
         /// When there is room again.
         retry: Duration,
+    },
+    /// One client keeps too many ballots open that too few others have voted on.
+    ClientQuota {
+        /// Who calls.
+        caller: String,
+        /// How many it may keep open.
+        most: usize,
     },
     /// The call's deadline passed.
     DeadlineExceeded,
@@ -177,6 +189,13 @@ impl From<ApiError> for Status {
                 .status(format!(
                     "too many calls of this identity: go on in {} ms",
                     retry.as_millis().max(1)
+                )),
+            E::ClientQuota { caller, most } => Row::new(Code::ResourceExhausted, "CLIENT_QUOTA")
+                .with("caller", &caller)
+                .with("limit", most)
+                .retry(QUOTA_RETRY)
+                .status(format!(
+                    "{caller} keeps {most} ballots open that too few other trustees have voted on: wait until they start or expire, or raise network.max_unstarted_per_client on its node"
                 )),
             E::DeadlineExceeded => Row::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED").status(
                 "the deadline passed: if this was a vote, it may be recorded; repeating it is safe",
@@ -422,6 +441,14 @@ mod tests {
             "RATE_LIMITED",
         );
         assert_eq!(details.retry_info().unwrap().retry_delay, Some(retry));
+        let caller = "spiffe://c/client/node1/alice".to_owned();
+        let details = check(
+            ApiError::ClientQuota { caller, most: 7 },
+            Code::ResourceExhausted,
+            "CLIENT_QUOTA",
+        );
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(QUOTA_RETRY));
+        assert_eq!(details.error_info().unwrap().metadata["limit"], "7");
         let details = check(
             ApiError::Internal("secret".into()),
             Code::Internal,

@@ -198,6 +198,9 @@ pub struct NetworkSection {
     pub rate_limit_burst: u32,
     /// Frames of one peer in a second; more are left waiting, not lost.
     pub rate_limit_frames_per_sec: u32,
+    /// Ballots that one client identity may keep open while too few other trustees have
+    /// voted on them.
+    pub max_unstarted_per_client: u32,
 }
 
 /// What keeps the board.
@@ -541,6 +544,7 @@ impl Reader {
                 rate_limit_votes_per_sec: votes_per_sec,
                 rate_limit_burst: self.limit("rate_limit_burst", votes_per_sec)?,
                 rate_limit_frames_per_sec: self.limit("rate_limit_frames_per_sec", 10_000)?,
+                max_unstarted_per_client: self.limit("max_unstarted_per_client", 2_500)?,
             },
             storage: StorageSection {
                 coordinator,

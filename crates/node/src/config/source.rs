@@ -48,6 +48,7 @@ pub(super) const KEYS: &[Key] = &[
     ("network", "rate_limit_votes_per_sec", Kind::Number, None),
     ("network", "rate_limit_burst", Kind::Number, None),
     ("network", "rate_limit_frames_per_sec", Kind::Number, None),
+    ("network", "max_unstarted_per_client", Kind::Number, None),
     ("storage", "coordinator", Kind::Text, None),
     (
         "storage",

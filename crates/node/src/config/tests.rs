@@ -61,10 +61,11 @@ fn the_default_file_names_every_key_and_shows_the_defaults() {
             n.rate_limit_votes_per_sec,
             n.rate_limit_burst,
             n.rate_limit_frames_per_sec,
+            n.max_unstarted_per_client,
         )
     };
     assert_eq!(limits(&set), limits(&unset));
-    assert_eq!(limits(&set), (1000, 1000, 10_000));
+    assert_eq!(limits(&set), (1000, 1000, 10_000, 2500));
 }
 
 #[test]

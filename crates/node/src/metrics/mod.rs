@@ -135,7 +135,7 @@ impl Meter {
         for direction in ["sent", "received"] {
             self.gossip_messages.of([direction]);
         }
-        for what in ["calls", "frames"] {
+        for what in ["calls", "frames", "unstarted"] {
             self.rate_limited.of([what]);
         }
         self.start_time.set(seconds(self.started_ms));

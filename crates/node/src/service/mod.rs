@@ -3,6 +3,7 @@
 mod archived;
 mod gate;
 mod list;
+mod quota;
 mod route;
 mod watch;
 
@@ -20,6 +21,7 @@ use quorate_consensus::{Choice, Rules, TxId, Value};
 use quorate_engine::{Answer, Engine, Event, Handed, Reject, RequestId, Submit, Wait};
 use quorate_proto::v1::vote_service_server::VoteService;
 use quorate_telemetry::{TraceContext, trace};
+use quorate_tls::{Identity, PeerInfo};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -33,6 +35,7 @@ use crate::seen::SeenAudit;
 use crate::status::ApiError;
 
 pub(crate) use gate::{GateLayer, Rules as GateRules};
+pub(crate) use quota::Quota;
 pub(crate) use route::Routes;
 
 /// How long a call may take when it names no deadline of its own.
@@ -53,6 +56,8 @@ pub(crate) struct Api {
     pub(crate) feed: Arc<Feed>,
     pub(crate) audit: Arc<SeenAudit>,
     pub(crate) meter: Arc<Meter>,
+    /// What each client may keep open.
+    pub(crate) quota: Quota,
     /// The node goes down: nothing new is begun.
     pub(crate) stopping: CancellationToken,
     /// The node goes down: watchers are told.
@@ -98,6 +103,7 @@ impl Drop for Abandon {
 impl Api {
     async fn submit_vote(
         &self,
+        client: Option<&Identity>,
         submit: Submit,
         deadline: Duration,
         (arrived, link): (Instant, Option<TraceContext>),
@@ -105,9 +111,14 @@ impl Api {
         if self.stopping.is_cancelled() {
             return Err(shutting_down());
         }
+        let tx_id = named(&submit);
+        let entered = match client.zip(tx_id.as_ref()) {
+            Some((client, tx_id)) => self.enter(client, tx_id).await?,
+            None => None,
+        };
         let request = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
-        let span = self.span(&submit);
+        let span = self.span(tx_id.as_ref());
         let handover = Handover {
             request,
             submit,
@@ -133,22 +144,23 @@ impl Api {
                 }
             };
         abandon.mailbox = None;
-        Ok(outcome??)
+        let outcome = outcome?;
+        match (&outcome, entered) {
+            (Ok(_), Some(entered)) => entered.recorded(),
+            // It may be recorded all the same.
+            (Err(Reject::Unavailable { .. }), _) => {}
+            (Err(_), Some(entered)) => entered.refused(),
+            (_, None) => {}
+        }
+        Ok(outcome?)
     }
 
     /// The span that a vote goes through the node in, under its transaction's trace.
-    fn span(&self, submit: &Submit) -> tracing::Span {
-        let tx_id = match (&submit.tx_id, &submit.handed) {
-            (Some(tx_id), _) => Some(tx_id.clone()),
-            (None, Handed::Statement(signed)) => statement::parse::<VoteBody>(&signed.statement)
-                .ok()
-                .map(|(_, body)| body.tx_id),
-            (None, Handed::Choice(_)) => None,
-        };
+    fn span(&self, tx_id: Option<&TxId>) -> tracing::Span {
         match tx_id {
             None => tracing::Span::current(),
             Some(tx_id) => {
-                let context = TraceContext::decision(&self.rules.cluster_id(), &tx_id);
+                let context = TraceContext::decision(&self.rules.cluster_id(), tx_id);
                 tracing::info_span!("vote.receive", %tx_id, trace_id = %context.trace_id)
             }
         }
@@ -166,6 +178,17 @@ impl Api {
 async fn in_time<T>(future: impl Future<Output = T>) -> Result<T, ApiError> {
     let waited = tokio::time::timeout(DEADLINE, future).await;
     waited.map_err(|_| ApiError::DeadlineExceeded)
+}
+
+/// The transaction that a vote is for, if it names one.
+fn named(submit: &Submit) -> Option<TxId> {
+    match (&submit.tx_id, &submit.handed) {
+        (Some(tx_id), _) => Some(tx_id.clone()),
+        (None, Handed::Statement(signed)) => statement::parse::<VoteBody>(&signed.statement)
+            .ok()
+            .map(|(_, body)| body.tx_id),
+        (None, Handed::Choice(_)) => None,
+    }
 }
 
 /// The name of a transaction in a request.
@@ -277,10 +300,15 @@ impl VoteService for Api {
         // Linked, not adopted: the transaction has a trace of its own.
         let link = request.metadata().get(trace::HEADER);
         let link = link.and_then(|text| text.to_str().ok()?.parse().ok());
+        let client = request.extensions().get::<PeerInfo>();
+        let client = client.map(|peer| peer.identity.clone());
         let submit = read_submit(request.into_inner()).inspect_err(|_| {
             self.meter.client_votes.of(["refused"]).inc();
         })?;
-        let answer = self.submit_vote(submit, deadline, (arrived, link)).await?;
+        let client = client.as_ref();
+        let answer = self
+            .submit_vote(client, submit, deadline, (arrived, link))
+            .await?;
         let context = TxId::new(&answer.ballot.tx_id)
             .ok()
             .map(|tx_id| TraceContext::decision(&self.rules.cluster_id(), &tx_id));

@@ -190,7 +190,7 @@ list! {
     calls_forbidden: Counter = ()
         "Calls refused for want of the right role";
     rate_limited: Many<Counter, 1> = ("what")
-        "Calls refused and frames kept waiting by the rate limits";
+        "Calls refused and frames kept waiting by the rate limits, and votes refused because the client's share of unstarted ballots was used up (`unstarted`)";
 
     // Streams between nodes.
     peer_connected: Many<Gauge, 1> = ("node_id")
