@@ -4,15 +4,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 use tokio_rustls::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use crate::identity::{Identity, Serial};
 use crate::registry::Registration;
+
+/// The bytes that every client of HTTP/2 begins with: its preface, and the head of its
+/// settings. Once they are here, the server's pings find out who has fallen silent.
+const FIRST_WORDS: usize = 24 + 9;
 
 /// Who is at the other end. In a handler: `request.extensions().get::<PeerInfo>()`.
 #[derive(Clone, Debug)]
@@ -45,6 +51,9 @@ pub struct Connection {
     first: io::Cursor<Vec<u8>>,
     info: PeerInfo,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Until the other end has begun to speak: how many bytes of it are missing, and
+    /// until when.
+    awaited: Option<(usize, Pin<Box<Sleep>>)>,
     /// Leaves the registry when dropped.
     _registration: Registration,
 }
@@ -60,8 +69,22 @@ impl Connection {
             io,
             first: io::Cursor::new(first),
             cancelled: Box::pin(info.cancel.clone().cancelled_owned()),
+            awaited: None,
             info,
             _registration: registration,
+        }
+    }
+
+    /// One that came in: it ends unless the other end begins to speak in time.
+    pub(crate) fn incoming(
+        io: TlsStream<TcpStream>,
+        registration: Registration,
+        patience: Duration,
+    ) -> Self {
+        let deadline = Box::pin(tokio::time::sleep(patience));
+        Self {
+            awaited: Some((FIRST_WORDS, deadline)),
+            ..Self::new(io, Vec::new(), registration)
         }
     }
 
@@ -76,6 +99,28 @@ impl Connection {
             Poll::Ready(()) => Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
                 "this node ended the connection",
+            )),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl Connection {
+    /// Counts the bytes that came, until there are enough; also registers this task to
+    /// be woken when it is too late for them.
+    fn poll_first_words(&mut self, cx: &mut Context<'_>, came: usize) -> io::Result<()> {
+        let Some((missing, deadline)) = &mut self.awaited else {
+            return Ok(());
+        };
+        *missing = missing.saturating_sub(came);
+        if *missing == 0 {
+            self.awaited = None;
+            return Ok(());
+        }
+        match deadline.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the client did not begin to speak HTTP/2",
             )),
             Poll::Pending => Ok(()),
         }
@@ -111,7 +156,10 @@ impl AsyncRead for Connection {
             self.first.set_position((read + len) as u64);
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
+        self.poll_first_words(cx, buffer.filled().len() - before)?;
+        read
     }
 }
 

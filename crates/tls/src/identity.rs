@@ -13,6 +13,9 @@ use quorate_consensus::ids::check_cluster_name;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
+/// Characters that are shown of a name that is none of ours.
+const SHOWN: usize = 200;
+
 /// What somebody may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -111,7 +114,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Foreign`].
     pub fn parse(uri: &str) -> Result<Self, IdentityError> {
-        Self::from_parts(uri).ok_or_else(|| IdentityError::Foreign(uri.to_owned()))
+        Self::from_parts(uri).ok_or_else(|| IdentityError::Foreign(shortened(uri)))
     }
 
     fn from_parts(uri: &str) -> Option<Self> {
@@ -238,6 +241,14 @@ impl fmt::Display for Serial {
     }
 }
 
+/// Enough of a text to recognise it: what a stranger wrote goes into the log.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}...", &text[..end]),
+    }
+}
+
 fn check_name(name: &str) -> Result<(), IdentityError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     // A name becomes a file name too, where "." and ".." are directories.
@@ -245,7 +256,7 @@ fn check_name(name: &str) -> Result<(), IdentityError> {
     if !dots && name.len() <= 63 && name.chars().all(allowed) {
         return Ok(());
     }
-    Err(IdentityError::Name(name.to_owned()))
+    Err(IdentityError::Name(shortened(name)))
 }
 
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {

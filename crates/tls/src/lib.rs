@@ -19,6 +19,7 @@ pub mod listener;
 pub mod material;
 pub mod outward;
 pub mod pki;
+mod places;
 mod refused;
 pub mod registry;
 mod verifier;

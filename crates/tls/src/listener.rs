@@ -9,15 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
 use crate::material::{H2, TlsMaterial};
+use crate::places::Places;
 use crate::refused::{Refusal, Refused, story};
-use crate::registry::{NewConnection, Registry};
+use crate::registry::{NewConnection, Registry, Share};
 
 /// A pause after an accept that failed, so that a process without free file
 /// descriptors does not spin.
@@ -28,11 +29,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct ListenerOptions {
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// How many handshakes may be under way; further connections wait in the system's
-    /// queue.
+    /// How many handshakes may be under way. Beyond that the oldest of the address with
+    /// the most is ended.
     pub max_handshakes: usize,
+    /// How many of them with one address, or one IPv6 network of 64 bits.
+    pub max_handshakes_per_address: usize,
+    /// How long the client may take, after the handshake, to begin to speak HTTP/2.
+    pub first_words_timeout: Duration,
     /// How many incoming connections one identity may have.
     pub max_per_identity: usize,
+    /// How many incoming connections clients and operators may have together. Nodes are
+    /// not among them: no crowd of clients keeps a peer out.
+    pub max_people: usize,
+    /// How many of those from one address, or one IPv6 network of 64 bits.
+    pub max_people_per_address: usize,
 }
 
 impl Default for ListenerOptions {
@@ -40,7 +50,11 @@ impl Default for ListenerOptions {
         Self {
             handshake_timeout: Duration::from_secs(5),
             max_handshakes: 256,
+            max_handshakes_per_address: 128,
+            first_words_timeout: Duration::from_secs(5),
             max_per_identity: 256,
+            max_people: 4096,
+            max_people_per_address: 1024,
         }
     }
 }
@@ -171,14 +185,11 @@ impl Listener {
 type Ready = mpsc::Sender<io::Result<Connection>>;
 
 async fn accept_all(tcp: TcpListener, shared: Arc<Shared>, ready: Ready, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(shared.options.max_handshakes));
+    let options = shared.options;
+    let places = Places::new(options.max_handshakes, options.max_handshakes_per_address);
     loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, tcp.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            next = next => next,
+        let accepted = tokio::select! {
+            accepted = tcp.accept() => accepted,
             () = stop.cancelled() => return,
             () = ready.closed() => return,
         };
@@ -190,10 +201,12 @@ async fn accept_all(tcp: TcpListener, shared: Arc<Shared>, ready: Ready, stop: C
                 continue;
             }
         };
+        let place = places.take(from.ip());
         let (shared, ready, stop) = (Arc::clone(&shared), ready.clone(), stop.clone());
         tokio::spawn(async move {
             let outcome = tokio::select! {
                 outcome = handshake(&shared, stream, from) => outcome,
+                () = place.lost.cancelled() => Err(Refused::Crowded),
                 () = stop.cancelled() => Err(Refused::Stopping),
                 () = ready.closed() => Err(Refused::Stopping),
             };
@@ -249,10 +262,12 @@ async fn handshake(
     let stream = TlsStream::Server(stream);
     let new = NewConnection::of(&stream, from, current.own.digest)
         .map_err(|e| Refused::Refusal(Refusal::Identity(e)))?;
-    let limit = shared.options.max_per_identity;
-    let registration = shared
-        .registry
-        .register_within(new, limit)
-        .map_err(|identity| Refused::TooMany { identity, limit })?;
-    Ok(Connection::new(stream, Vec::new(), registration))
+    let share = Share {
+        per_identity: shared.options.max_per_identity,
+        people: shared.options.max_people,
+        people_per_address: shared.options.max_people_per_address,
+    };
+    let registration = shared.registry.register_within(new, &share)?;
+    let patience = shared.options.first_words_timeout;
+    Ok(Connection::incoming(stream, registration, patience))
 }

@@ -1,6 +1,7 @@
 //! Why a connection was refused, in words and as a label to count by.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use quorate_consensus::NodeId;
@@ -111,6 +112,25 @@ pub enum Refused {
         /// How many it may have.
         limit: usize,
     },
+    /// Clients and operators have all the connections that there are for them.
+    #[error("clients and operators have {limit} connections already: close some of them")]
+    TooManyPeople {
+        /// How many they may have.
+        limit: usize,
+    },
+    /// Clients and operators of one address have too many connections.
+    #[error(
+        "clients and operators at {addr} have {limit} connections already: share connections between calls"
+    )]
+    TooManyFrom {
+        /// The address, or the IPv6 network.
+        addr: IpAddr,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// A handshake that lasted gave its place to another.
+    #[error("too many handshakes are under way: the one that had lasted longest gave way")]
+    Crowded,
     /// The client refused us.
     #[error("the client refused this node: {0:?}")]
     ByPeer(AlertDescription),
@@ -143,7 +163,10 @@ impl Refused {
             Self::Certificate(_) => "certificate",
             Self::NoH2 => "no_h2",
             Self::TimedOut(_) => "timed_out",
-            Self::TooMany { .. } => "too_many",
+            Self::TooMany { .. } | Self::TooManyPeople { .. } | Self::TooManyFrom { .. } => {
+                "too_many"
+            }
+            Self::Crowded => "crowded",
             Self::ByPeer(_) => "by_peer",
             Self::Protocol(_) => "protocol",
             Self::Broken(_) => "broken",
@@ -153,7 +176,7 @@ impl Refused {
 
     /// Whether it may well be a port scan or a health check, and no one's mistake.
     pub(crate) fn is_noise(&self) -> bool {
-        matches!(self, Self::Broken(_) | Self::Stopping)
+        matches!(self, Self::Broken(_) | Self::Stopping | Self::Crowded)
     }
 }
 

@@ -14,6 +14,8 @@ use crate::connection::PeerInfo;
 use crate::identity::{self, Identity, IdentityError, Role, Serial};
 use crate::material::TlsMaterial;
 use crate::pki::inspect::serial;
+use crate::places::group;
+use crate::refused::Refused;
 
 /// The live connections of a node, incoming and outgoing. Clones share one list.
 #[derive(Clone, Debug, Default)]
@@ -102,17 +104,39 @@ impl Registry {
         self.enter(&mut self.lock(), new)
     }
 
-    /// The same, unless the identity has `limit` incoming connections already: then it
-    /// comes back.
+    /// The same, unless its share of incoming connections is used up.
     pub(crate) fn register_within(
         &self,
         new: NewConnection,
-        limit: usize,
-    ) -> Result<Registration, Identity> {
+        share: &Share,
+    ) -> Result<Registration, Refused> {
         let mut live = self.lock();
-        let same = |entry: &&Entry| entry.info.identity == new.identity && !entry.info.outgoing;
-        if live.connections.values().filter(same).count() >= limit {
-            return Err(new.identity);
+        let from = group(new.remote_addr.ip());
+        let (mut same, mut people, mut neighbours) = (0, 0, 0);
+        for entry in live.connections.values() {
+            let info = &entry.info;
+            if info.outgoing {
+                continue;
+            }
+            same += usize::from(info.identity == new.identity);
+            if info.identity.role != Role::Node {
+                people += 1;
+                neighbours += usize::from(group(info.remote_addr.ip()) == from);
+            }
+        }
+        let identity = new.identity.clone();
+        let is_person = identity.role != Role::Node;
+        if same >= share.per_identity {
+            let limit = share.per_identity;
+            return Err(Refused::TooMany { identity, limit });
+        }
+        if is_person && neighbours >= share.people_per_address {
+            let limit = share.people_per_address;
+            return Err(Refused::TooManyFrom { addr: from, limit });
+        }
+        if is_person && people >= share.people {
+            let limit = share.people;
+            return Err(Refused::TooManyPeople { limit });
         }
         Ok(self.enter(&mut live, new))
     }
@@ -150,6 +174,16 @@ impl Registry {
 
 fn cancel(entries: impl Iterator<Item = Entry>) -> usize {
     entries.map(|entry| entry.info.cancel.cancel()).count()
+}
+
+/// How many incoming connections there may be.
+pub(crate) struct Share {
+    /// Of one identity.
+    pub(crate) per_identity: usize,
+    /// Of clients and operators together.
+    pub(crate) people: usize,
+    /// Of clients and operators at one address.
+    pub(crate) people_per_address: usize,
 }
 
 /// What a finished handshake tells.

@@ -2,6 +2,8 @@
 //! functions would not make, and a node that serves gRPC health.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod blunt;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
