@@ -9,21 +9,21 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     start: Instant,
-    /// The wall clock is shown so much further: a test's.
-    ahead: Duration,
+    /// The wall clock is shown so many milliseconds further: a test's.
+    ahead_ms: i64,
 }
 
 impl Clock {
-    pub(crate) fn start(ahead: Duration) -> Self {
+    pub(crate) fn start(ahead_ms: i64) -> Self {
         Self {
             start: Instant::now(),
-            ahead,
+            ahead_ms,
         }
     }
 
     /// Milliseconds since the Unix epoch.
     pub(crate) fn wall_ms(&self) -> u64 {
-        wall_ms().saturating_add(millis(self.ahead))
+        wall_ms().saturating_add_signed(self.ahead_ms)
     }
 
     /// Both clocks now. A wall clock before 1970 reads 0.

@@ -2,6 +2,8 @@
 //! lets the engine handle each event, makes all that the batch must remember durable
 //! in one commit, and only then carries out the rest of the effects, in order.
 
+mod room;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -11,7 +13,7 @@ use quorate_consensus::statement::KeyRole;
 use quorate_consensus::wire::{Goodbye, GoodbyeReason};
 use quorate_coordinator::Coordinator;
 use quorate_crypto::SigningKey;
-use quorate_engine::{Answer, Effect, Engine, Event, Now, Record, Reject, RequestId, StreamId};
+use quorate_engine::{Answer, Effect, Engine, Event, Now, Reject, RequestId, StreamId};
 use quorate_telemetry::Exporter;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument as _, Span};
@@ -28,6 +30,8 @@ use crate::metrics::{Meter, number};
 use crate::seen::SeenAudit;
 use crate::told::tell;
 use crate::traces::Traces;
+
+pub(crate) use room::no_room;
 
 /// The most messages in one batch.
 const MOST_IN_A_BATCH: usize = 256;
@@ -49,10 +53,22 @@ pub(crate) struct Ports {
 }
 
 /// What others may see of the engine without asking the driver.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pulse {
     pub(crate) in_service: bool,
     pub(crate) revision: u64,
+    /// The journal can be written.
+    pub(crate) room: bool,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            in_service: false,
+            revision: 0,
+            room: true,
+        }
+    }
 }
 
 /// Why the driver ended.
@@ -78,6 +94,8 @@ pub(crate) struct Driver {
     clients: HashMap<RequestId, oneshot::Sender<Result<Answer, Reject>>>,
     /// Events that carrying out effects gave, before anything from outside.
     own: VecDeque<(Event, Span)>,
+    /// What came while the journal could not be written.
+    held: VecDeque<Message>,
     fed: Vec<oneshot::Sender<u64>>,
     pulse: watch::Sender<Pulse>,
     warned: Option<String>,
@@ -104,6 +122,7 @@ impl Driver {
             streams: HashMap::new(),
             clients: HashMap::new(),
             own: VecDeque::new(),
+            held: VecDeque::new(),
             fed: Vec::new(),
             pulse,
             warned: None,
@@ -151,6 +170,9 @@ impl Driver {
     /// Waits for a first message, the engine's alarm, or own events, and takes what
     /// else is there.
     async fn gather(&mut self, batch: &mut Vec<Message>) {
+        if Self::take_held(&mut self.held, batch, MOST_IN_A_BATCH) {
+            return;
+        }
         if !self.own.is_empty() {
             while batch.len() < MOST_IN_A_BATCH
                 && let Ok(message) = self.inbox.try_recv()
@@ -293,29 +315,6 @@ impl Driver {
             self.effect(effect, span);
         }
         Ok(())
-    }
-
-    async fn commit(&self, records: Vec<Record>) -> Result<(), Stopped> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let meter = &self.ports.meter;
-        let size = number(records.len());
-        meter.batch_size.of(["journal"]).observe(size);
-        let began = std::time::Instant::now();
-        let journal = self.journal.clone();
-        let committed = tokio::task::spawn_blocking(move || {
-            journal
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .commit(&records)
-        });
-        let committed = committed.await;
-        meter.journal_commit_duration.took(began.elapsed());
-        let result = committed
-            .map_err(|e| e.to_string())
-            .and_then(|result| result.map_err(|e| e.to_string()));
-        result.map_err(Stopped::Failed)
     }
 
     fn effect(&mut self, effect: Effect, span: Span) {
@@ -470,6 +469,7 @@ impl Driver {
         let pulse = Pulse {
             in_service: self.engine.is_in_service(),
             revision: self.engine.revision(),
+            room: true,
         };
         let was = self.pulse.borrow().in_service;
         if pulse.in_service != was {

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use quorate_engine::Effect;
 use tokio::sync::watch;
@@ -63,8 +62,8 @@ pub struct Faults {
     pub on_effect: Option<OnEffect>,
     /// Asked by each loop when it comes round.
     pub freezer: Option<Freezer>,
-    /// The node's wall clock is so far ahead.
-    pub clock_ahead: Duration,
+    /// The node's wall clock is so many milliseconds ahead; behind, if negative.
+    pub clock_ahead_ms: i64,
 }
 
 impl Faults {
@@ -98,7 +97,7 @@ impl fmt::Debug for Faults {
         f.debug_struct("Faults")
             .field("on_effect", &self.on_effect.is_some())
             .field("freezer", &self.freezer)
-            .field("clock_ahead", &self.clock_ahead)
+            .field("clock_ahead_ms", &self.clock_ahead_ms)
             .finish()
     }
 }

@@ -28,6 +28,7 @@ pub mod lifecycle;
 mod mailbox;
 mod metrics;
 pub mod parts;
+mod peer_clocks;
 mod prewarm;
 mod projector;
 pub mod reconcile;

@@ -38,6 +38,7 @@ use crate::metrics::sample::Sampler;
 use crate::metrics::stores::Timed;
 use crate::metrics::{Counts, Meter};
 use crate::parts::{Parts, StartError};
+use crate::peer_clocks::{InTime, PeerClocks};
 use crate::prewarm::Prewarmer;
 use crate::projector;
 use crate::seen::SeenAudit;
@@ -232,7 +233,7 @@ async fn assemble(
     life: Life,
 ) -> Result<Running, StartError> {
     let rules = parts.rules()?.clone();
-    let clock = Clock::start(parts.faults.clock_ahead);
+    let clock = Clock::start(parts.faults.clock_ahead_ms);
     let (mailbox, inbox) = Mailbox::new();
     let registry = Registry::new();
     let meter = Arc::new(Meter::new(&parts.node_id, &rules));
@@ -247,10 +248,16 @@ async fn assemble(
     let beats = Arc::new(Beats::new(parts.health_limits.silence));
     let watched = (beats.clone(), parts.faults.clone());
     let admission = Arc::new(Admission::new(registry.clone()));
+    let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
+    let tls = parts.tls.client();
+    let skew_ms = rules.clock_skew_ms();
+    let clocks = PeerClocks::start(clock, skew_ms, &tls, &parts.peers, &stopping);
+    parts.coordinator = Arc::new(InTime {
+        inner: parts.coordinator,
+        clocks: clocks.clone(),
+    });
     let feed = Arc::new(Feed::new(parts.coordinator.clone()));
     let prewarmer = Prewarmer::new(&parts.rules, parts.verifier);
-    let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
-
     let listener = listen(parts.listener, &parts.tls, &registry)?;
     let doors = listener.counters();
     let addr = listener.local_addr().map_err(|e| StartError::Listen {
@@ -314,6 +321,9 @@ async fn assemble(
         feed: feed.clone(),
         audit: audit.clone(),
         meter: meter.clone(),
+        clock,
+        clocks: clocks.clone(),
+        pulse: pulse.clone(),
         quota: Quota::new(parts.limits.unstarted_per_client),
         stopping: stopping.clone(),
         ending: ending.clone(),
@@ -326,6 +336,7 @@ async fn assemble(
         parts.limits.calls_per_sec,
         parts.limits.burst,
         meter.clone(),
+        clock,
     ));
     let (look, readiness) = watch::channel(Readiness::default());
     let monitor = Monitor {
@@ -339,6 +350,7 @@ async fn assemble(
         tls: parts.tls.clone(),
         meter: meter.clone(),
         alerts: alerts.clone(),
+        clocks,
         stopping: stopping.clone(),
     };
     tokio::spawn(monitor.run(look));

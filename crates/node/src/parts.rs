@@ -83,7 +83,7 @@ pub enum StartError {
         reason: String,
     },
     /// A directory.
-    #[error("cannot make {}: {reason}", path.display())]
+    #[error("cannot make {}: {reason}; give the user that runs the node write access there, or set another directory", path.display())]
     Directory {
         /// Which one.
         path: PathBuf,
@@ -210,7 +210,12 @@ impl Parts {
         let bind = |addr: std::net::SocketAddr, key: &str| {
             TcpListener::bind(addr).map_err(|e| StartError::Listen {
                 addr: format!("{addr} ({key})"),
-                reason: e.to_string(),
+                reason: match e.kind() {
+                    std::io::ErrorKind::AddrInUse => format!(
+                        "{e}: another program, or this node itself, listens there (`ss -ltnp` tells which); end it, or set {key} to another port"
+                    ),
+                    _ => e.to_string(),
+                },
             })
         };
         let listener = bind(config.node.listen_addr, "node.listen_addr")?;

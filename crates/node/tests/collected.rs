@@ -20,7 +20,7 @@ async fn later(cluster: &mut Cluster, ahead: Duration) -> Vec<NodeHandle> {
     let mut nodes = Vec::new();
     for i in 0..cluster.ids.len() {
         let faults = Faults {
-            clock_ahead: ahead,
+            clock_ahead_ms: i64::try_from(ahead.as_millis()).unwrap(),
             ..Faults::default()
         };
         nodes.push(cluster.start_faulty(i, faults).await);

@@ -67,6 +67,8 @@ causes! {
     Stopping, "stopping", "It is going down; ask another node.";
     NotInService, "not_in_service", "It reads the board, or puts its start on it; wait, and look at board_unavailable if it lasts.";
     SigningStopped, "signing_stopped", "Read the detail: a quarantine ends by itself, everything else needs an operator.";
+    NoRoom, "no_room", "The disk of data_dir is full: make room; the node goes on by itself.";
+    ClockOff, "clock_off", "Set this machine's clock (NTP, chrony); votes are refused until it agrees with the other nodes'.";
     DriverStalled, "driver_stalled", "Its main loop does not move: look at the disk of data_dir, take a stack trace, then restart the node.";
     FollowerStalled, "follower_stalled", "It does not read the board any more: look at what keeps the board, then restart the node.";
     ProjectorStalled, "projector_stalled", "It does not project into the audit store any more: look at that store, then restart the node.";
@@ -86,6 +88,8 @@ impl Cause {
             self,
             Self::Stopping
                 | Self::NotInService
+                | Self::NoRoom
+                | Self::ClockOff
                 | Self::DriverStalled
                 | Self::FollowerStalled
                 | Self::BoardUnavailable

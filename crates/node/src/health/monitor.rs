@@ -17,6 +17,7 @@ use crate::clock::wall_ms;
 use crate::driver::Pulse;
 use crate::mailbox::Mailbox;
 use crate::metrics::{Meter, seconds};
+use crate::peer_clocks::PeerClocks;
 use crate::seen::SeenAudit;
 
 /// A store that is away for so long is worth an alert: shorter, others go on.
@@ -37,6 +38,7 @@ pub(crate) struct Monitor {
     pub(crate) tls: Arc<TlsMaterial>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) alerts: Arc<Alerts>,
+    pub(crate) clocks: Arc<PeerClocks>,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -145,6 +147,12 @@ impl Monitor {
         if !self.pulse.borrow().in_service {
             let detail = "the board is not read to its end, or this start is not on it";
             findings.push(Finding::new(Cause::NotInService, detail));
+        }
+        if !self.pulse.borrow().room {
+            findings.push(Finding::new(Cause::NoRoom, "the journal cannot be written"));
+        }
+        if let Some(off) = self.clocks.off() {
+            findings.push(Finding::new(Cause::ClockOff, off.to_string()));
         }
         let (stores, signing) = tokio::join!(self.stores(), self.signing());
         findings.extend(signing);

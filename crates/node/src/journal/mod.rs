@@ -57,6 +57,22 @@ pub enum JournalError {
     Corrupt(String),
 }
 
+impl JournalError {
+    /// Whether it failed for want of room, or in writing: nothing was written, and to try
+    /// again later may help. (A flush that failed is another matter: what the system
+    /// dropped then is not written by a second try.)
+    pub fn is_want_of_room(&self) -> bool {
+        let Self::Sql(rusqlite::Error::SqliteFailure(error, _)) = self else {
+            return false;
+        };
+        error.code == rusqlite::ErrorCode::DiskFull
+            || matches!(
+                error.extended_code,
+                rusqlite::ffi::SQLITE_IOERR_WRITE | rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+            )
+    }
+}
+
 /// The open journal; it holds the lock on the data directory as long as it lives.
 pub struct Journal {
     connection: Connection,
@@ -269,7 +285,14 @@ impl Journal {
 fn lock(data_dir: &Path) -> Result<File, JournalError> {
     let failed = |path: &Path, e: std::io::Error| JournalError::Io {
         path: path.to_owned(),
-        reason: e.to_string(),
+        reason: match e.kind() {
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                format!(
+                    "{e}; give the user that runs the node write access there, or set node.data_dir to another directory"
+                )
+            }
+            _ => e.to_string(),
+        },
     };
     std::fs::create_dir_all(data_dir).map_err(|e| failed(data_dir, e))?;
     let path = data_dir.join("lock");

@@ -19,8 +19,10 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
+use crate::clock::Clock;
 use crate::exchange::Admission;
 use crate::metrics::Meter;
+use crate::peer_clocks;
 use crate::status::{ApiError, refine};
 
 /// Every so many calls, identities that have not called for long are forgotten.
@@ -53,6 +55,7 @@ pub(crate) struct Rules {
     limiter: DefaultKeyedRateLimiter<Identity>,
     calls: AtomicU32,
     meter: Arc<Meter>,
+    clock: Clock,
 }
 
 impl Rules {
@@ -63,6 +66,7 @@ impl Rules {
         per_second: NonZeroU32,
         burst: NonZeroU32,
         meter: Arc<Meter>,
+        clock: Clock,
     ) -> Self {
         let quota = Quota::per_second(per_second).allow_burst(burst);
         Self {
@@ -72,7 +76,14 @@ impl Rules {
             limiter: RateLimiter::keyed(quota),
             calls: AtomicU32::new(0),
             meter,
+            clock,
         }
+    }
+
+    /// Says on an answer what time it is here.
+    fn stamp(&self, answer: &mut http::Response<Body>) {
+        let now = self.clock.wall_ms().into();
+        answer.headers_mut().insert(peer_clocks::HEADER, now);
     }
 
     /// Whether this caller may make this call now.
@@ -177,13 +188,17 @@ where
             span.in_scope(
                 || tracing::info!(code = ?status.code(), reason = status.message(), "call.refused"),
             );
-            return Box::pin(std::future::ready(Ok(status.into_http())));
+            let mut answer = status.into_http();
+            self.rules.stamp(&mut answer);
+            return Box::pin(std::future::ready(Ok(answer)));
         }
         let began = Instant::now();
         let answer = self.inner.call(request);
-        let meter = self.rules.meter.clone();
+        let rules = self.rules.clone();
         let call = async move {
-            let response = refine(answer.await?);
+            let meter = &rules.meter;
+            let mut response = refine(answer.await?);
+            rules.stamp(&mut response);
             let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             meter.call_duration.of([method]).took(began.elapsed());
             let status = Status::from_header_map(response.headers());
@@ -257,6 +272,7 @@ mod tests {
             limit,
             limit,
             Arc::default(),
+            Clock::start(0),
         )
     }
 

@@ -22,15 +22,17 @@ use quorate_engine::{Answer, Engine, Event, Handed, Reject, RequestId, Submit, W
 use quorate_proto::v1::vote_service_server::VoteService;
 use quorate_telemetry::{TraceContext, trace};
 use quorate_tls::{Identity, PeerInfo};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch as watch_channel};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::clock::wall_ms;
+use crate::clock::Clock;
+use crate::driver::{Pulse, no_room};
 use crate::feed::Feed;
 use crate::mailbox::{Gone, Handover, Mailbox, Message};
 use crate::metrics::Meter;
+use crate::peer_clocks::PeerClocks;
 use crate::seen::SeenAudit;
 use crate::status::ApiError;
 
@@ -56,6 +58,9 @@ pub(crate) struct Api {
     pub(crate) feed: Arc<Feed>,
     pub(crate) audit: Arc<SeenAudit>,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) clock: Clock,
+    pub(crate) clocks: Arc<PeerClocks>,
+    pub(crate) pulse: watch_channel::Receiver<Pulse>,
     /// What each client may keep open.
     pub(crate) quota: Quota,
     /// The node goes down: nothing new is begun.
@@ -108,8 +113,9 @@ impl Api {
         deadline: Duration,
         (arrived, link): (Instant, Option<TraceContext>),
     ) -> Result<Answer, ApiError> {
-        if self.stopping.is_cancelled() {
-            return Err(shutting_down());
+        if let Some(why) = self.not_now() {
+            self.meter.client_votes.of(["refused"]).inc();
+            return Err(why);
         }
         let tx_id = named(&submit);
         let entered = match client.zip(tx_id.as_ref()) {
@@ -153,6 +159,22 @@ impl Api {
             (_, None) => {}
         }
         Ok(outcome?)
+    }
+
+    /// Why this node takes no votes at the moment, whatever they are.
+    fn not_now(&self) -> Option<ApiError> {
+        if self.stopping.is_cancelled() {
+            return Some(shutting_down());
+        }
+        if !self.pulse.borrow().room {
+            return Some(ApiError::Rejected(no_room()));
+        }
+        let off = self.clocks.off()?;
+        Some(ApiError::Unavailable {
+            reason: "NODE_CLOCK_OFF",
+            why: format!("{off}; until then vote at another node"),
+            retry: Duration::from_secs(10),
+        })
     }
 
     /// The span that a vote goes through the node in, under its transaction's trace.
@@ -395,7 +417,7 @@ impl VoteService for Api {
             summary: Some(self.rules.summary()),
             node_id: self.own.to_string(),
             peer_id: member.map_or_else(Vec::new, |m| m.peer_id.0.to_vec()),
-            server_time_ms: wall_ms(),
+            server_time_ms: self.clock.wall_ms(),
         }))
     }
 }
