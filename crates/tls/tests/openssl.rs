@@ -8,7 +8,10 @@ use std::process::Command;
 use common::*;
 use quorate_tls::Identity;
 use quorate_tls::identity::PersonRole;
-use quorate_tls::pki::{PkiError, SignRequest, Validity, show, sign_request};
+use quorate_tls::pki::{
+    PkiError, Renew, Revoke, SignRequest, Validity, renew, revoke, serial_issued_by, show,
+    show_crls, sign_request,
+};
 
 fn openssl(args: &[&str]) -> (bool, String) {
     let out = Command::new("openssl")
@@ -112,6 +115,166 @@ fn openssl_honours_our_revocation_list() {
     assert!(!fine && said.contains("certificate revoked"), "{said}");
     let (fine, said) = verify(&world.files("node2").cert);
     assert!(fine, "{said}");
+}
+
+#[test]
+fn openssl_reads_a_list_that_grows_and_is_renewed() {
+    let world = World::new(&["node1", "node2", "node3"]);
+    let (ca_cert, ca_key) = world.ca();
+    let crl = world.path().join("ca.crl");
+    let add = |ids: &[&str]| {
+        let serials = ids
+            .iter()
+            .map(|id| serial_issued_by(&world.files(id).cert, &ca_cert).unwrap());
+        revoke(&Revoke {
+            ca_cert: ca_cert.clone(),
+            ca_key: ca_key.clone(),
+            serials: serials.collect(),
+            crl: crl.clone(),
+            validity: Validity::leaf(),
+        })
+        .unwrap()
+    };
+    let revoked = |id: &str| {
+        let (fine, said) = openssl(&[
+            "verify",
+            "-crl_check",
+            "-CRLfile",
+            text(&crl),
+            "-CAfile",
+            text(&ca_cert),
+            text(&world.files(id).cert),
+        ]);
+        assert!(fine || said.contains("certificate revoked"), "{said}");
+        !fine
+    };
+    // An empty list first; then one and another; the same again changes nothing but
+    // the number.
+    for (new, number, all) in [
+        (&[][..], 1, &[][..]),
+        (&["node1"], 2, &["node1"]),
+        (&["node3"], 3, &["node1", "node3"]),
+        (&["node3"], 4, &["node1", "node3"]),
+        (&[], 5, &["node1", "node3"]),
+    ] {
+        let made = add(new);
+        assert_eq!(made.number, number);
+        assert_eq!(made.revoked.len(), all.len());
+        assert_eq!(show_crls(&crl).unwrap(), [made]);
+        for id in ["node1", "node2", "node3"] {
+            assert_eq!(revoked(id), all.contains(&id), "{id} after {number}");
+        }
+        let (fine, said) = openssl(&[
+            "crl",
+            "-in",
+            text(&crl),
+            "-CAfile",
+            text(&ca_cert),
+            "-noout",
+            "-text",
+        ]);
+        assert!(fine && said.contains("verify OK"), "{said}");
+        for part in [
+            "X509v3 CRL Number",
+            "X509v3 Authority Key Identifier",
+            "Next Update",
+        ] {
+            assert!(said.contains(part), "{part}\n{said}");
+        }
+    }
+
+    // The list of another CA in the same file stays as it is, and is nobody's of this.
+    let alice = world.issue("node2", PersonRole::Client, "alice");
+    let own_ca = world.clients_ca("node2");
+    let made = revoke(&Revoke {
+        ca_cert: own_ca.0.clone(),
+        ca_key: own_ca.1,
+        serials: vec![serial_issued_by(&alice.cert, &own_ca.0).unwrap()],
+        crl: crl.clone(),
+        validity: Validity::leaf(),
+    })
+    .unwrap();
+    assert_eq!((made.number, made.revoked.len()), (1, 1));
+    assert_eq!(show_crls(&crl).unwrap().len(), 2);
+    assert_eq!(add(&["node2"]).number, 6);
+    let lists = show_crls(&crl).unwrap();
+    assert_eq!(lists.len(), 2);
+    assert!(lists.contains(&made) && revoked("node2"));
+    // No CA revokes what it has not made.
+    let error = serial_issued_by(&alice.cert, &ca_cert).unwrap_err();
+    assert!(matches!(error, PkiError::OtherIssuer { .. }), "{error}");
+}
+
+#[test]
+fn openssl_verifies_what_was_renewed() {
+    let world = World::new(&["node1"]);
+    let files = world.files("node1");
+    let (ca_cert, ca_key) = world.ca();
+    let public_key = || {
+        let args = ["x509", "-in", text(&files.cert), "-noout", "-pubkey"];
+        openssl(&args).1
+    };
+    let verified = || {
+        let (fine, said) = openssl(&[
+            "verify",
+            "-x509_strict",
+            "-purpose",
+            "sslserver",
+            "-verify_hostname",
+            "node1",
+            "-CAfile",
+            text(&ca_cert),
+            text(&files.cert),
+        ]);
+        assert!(fine, "{said}");
+        let (_, key) = openssl(&["pkey", "-in", text(&files.key), "-pubout"]);
+        assert_eq!(key, public_key());
+    };
+    let (first, serial) = (public_key(), serial_of(&files.cert));
+    // One past its time is renewed, too.
+    world.certify("node1", past());
+    let mut params = Renew {
+        cert: files.cert.clone(),
+        ca_cert: ca_cert.clone(),
+        ca_key: ca_key.clone(),
+        crl: None,
+        new_key: None,
+        out: files.cert.clone(),
+        validity: Validity::leaf(),
+    };
+    let before = show(&std::fs::read(&files.cert).unwrap()).unwrap();
+    let after = renew(&params).unwrap();
+    assert_eq!(public_key(), first);
+    verified();
+    assert_eq!(
+        (&after.identity, &after.dns, &after.ips),
+        (&before.identity, &before.dns, &before.ips)
+    );
+    assert_ne!(after.serial, serial);
+
+    params.new_key = Some(files.key.clone());
+    renew(&params).unwrap();
+    assert_ne!(public_key(), first);
+    verified();
+
+    // Who is revoked stays so.
+    let crl = world.path().join("ca.crl");
+    revoke(&Revoke {
+        ca_cert: ca_cert.clone(),
+        ca_key,
+        serials: vec![serial_of(&files.cert)],
+        crl: crl.clone(),
+        validity: Validity::leaf(),
+    })
+    .unwrap();
+    params.crl = Some(crl);
+    let error = renew(&params).unwrap_err();
+    assert!(matches!(error, PkiError::Revoked(_)), "{error}");
+    // And no CA renews what another has made.
+    let (cert, key) = world.clients_ca("node1");
+    (params.ca_cert, params.ca_key, params.crl) = (cert, key, None);
+    let error = renew(&params).unwrap_err();
+    assert!(matches!(error, PkiError::OtherIssuer { .. }), "{error}");
 }
 
 /// A request made by openssl with these names and this key; what we say to it.

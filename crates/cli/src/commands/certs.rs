@@ -1,11 +1,15 @@
 //! `quorate certs`: the cluster CA, a trustee's keys and request, certificates for
-//! nodes, clients and operators.
+//! nodes, clients and operators, and what becomes of them.
+
+mod renew;
+mod revoke;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand, ValueEnum};
 use quorate_consensus::NodeId;
+use quorate_tls::Role;
 use quorate_tls::identity::PersonRole;
 use quorate_tls::pki::{
     self, AUTHORITY_DAYS, CertFacts, InitCa, Issue, LEAF_DAYS, NodeFiles, Request, SignRequest,
@@ -26,6 +30,10 @@ Examples, in the order in which a cluster comes to be:
   quorate certs issue --node-id node1 --name app         each trustee: a client of its node
   quorate certs show certs/node1.crt
   quorate certs verify certs/node1.crt --ca certs/ca.crt
+and later:
+  quorate certs renew certs/node1.crt
+  quorate certs revoke certs/node5.crt
+  quorate certs crl --renew
 
 Certificates are for connections only: votes and decisions are signed by the keys in the rules.";
 
@@ -43,6 +51,9 @@ enum CertsCommand {
     Request(RequestArgs),
     Sign(SignArgs),
     Issue(IssueArgs),
+    Renew(renew::RenewArgs),
+    Revoke(revoke::RevokeArgs),
+    Crl(revoke::CrlArgs),
     Show(ShowArgs),
     Verify(VerifyArgs),
 }
@@ -191,6 +202,9 @@ pub(crate) fn run(args: CertsArgs, out: Out) -> Outcome {
         CertsCommand::Request(args) => request(args, out),
         CertsCommand::Sign(args) => sign(args, out),
         CertsCommand::Issue(args) => issue(args, out),
+        CertsCommand::Renew(args) => renew::renew(args, out),
+        CertsCommand::Revoke(args) => revoke::revoke(args, out),
+        CertsCommand::Crl(args) => revoke::crl(args, out),
         CertsCommand::Show(args) => {
             let facts = pki::show(&files::read(&args.file)?).map_err(|e| {
                 Failure::usage(format!("{}: {e}", args.file.display()))
@@ -327,6 +341,47 @@ fn verify(args: &VerifyArgs, out: Out) -> Outcome {
     out.line("verified: a node would accept it");
     print_facts(out, &facts);
     Ok(())
+}
+
+/// Role and trustee of a certificate in a file.
+fn whose(file: &Path) -> Outcome<(Role, NodeId)> {
+    let named = pki::show(&files::read(file)?).and_then(|facts| facts.identity);
+    let identity = named.map_err(|e| {
+        Failure::usage(format!("{}: {e}", file.display()))
+            .hint("give the certificate of a node, a client or an operator")
+    })?;
+    Ok((identity.role, identity.node_id))
+}
+
+/// The files of a CA.
+#[derive(Debug, PartialEq, Eq)]
+struct Issuer {
+    cert: PathBuf,
+    key: PathBuf,
+    crl: PathBuf,
+}
+
+impl Issuer {
+    fn cluster(dir: &Path) -> Self {
+        Self {
+            cert: pki::cluster_ca_cert(dir),
+            key: pki::cluster_ca_key(dir),
+            crl: pki::cluster_crl(dir),
+        }
+    }
+
+    /// The CA of whoever has this role at this trustee.
+    fn of(role: Role, node_id: &NodeId, dir: &Path) -> Self {
+        if role == Role::Node {
+            return Self::cluster(dir);
+        }
+        let files = NodeFiles::in_dir(dir, node_id);
+        Self {
+            cert: files.clients_ca_cert,
+            key: files.clients_ca_key,
+            crl: files.clients_ca_crl,
+        }
+    }
 }
 
 fn print_files(out: Out, files: &[(&str, &Path)]) {

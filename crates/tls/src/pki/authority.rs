@@ -113,11 +113,17 @@ pub(super) fn make_authority(
     cert_path: &Path,
     key_path: &Path,
 ) -> Result<(), PkiError> {
+    let key = new_key()?;
     let mut params = base(&name.common_name(), validity)?;
+    // Two CAs of one name would be one to whoever looks up a revocation list by its
+    // issuer's name, and stand beside each other while one replaces the other.
+    let unit = blake3::hash(key.der_bytes()).to_hex();
+    params
+        .distinguished_name
+        .push(DnType::OrganizationalUnitName, &unit[..16]);
     params.subject_alt_names = vec![SanType::URI(ia5(&name.uri())?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let key = new_key()?;
     let certificate = params.self_signed(&key)?;
     write_key(key_path, &key)?;
     Ok(file::write_new(
@@ -131,6 +137,7 @@ pub(super) fn make_authority(
 pub(super) struct Authority {
     pub(super) name: AuthorityName,
     pub(super) issuer: Issuer<'static, KeyPair>,
+    public_key: Vec<u8>,
 }
 
 impl Authority {
@@ -147,8 +154,18 @@ impl Authority {
         if parsed.public_key().subject_public_key.data != key.der_bytes() {
             return Err(wrong(&format!("the certificate of {}", key_path.display())));
         }
+        let public_key = key.der_bytes().to_vec();
         let issuer = Issuer::from_ca_cert_der(&der, key)?;
-        Ok(Self { name, issuer })
+        Ok(Self {
+            name,
+            issuer,
+            public_key,
+        })
+    }
+
+    /// Whether this CA signed these bytes.
+    pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        super::crl::has_signed(&self.public_key, message, signature)
     }
 
     /// A leaf for this public key.

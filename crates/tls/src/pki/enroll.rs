@@ -17,7 +17,7 @@ use super::authority::{
     write_key,
 };
 use super::{NodeFiles, PersonFiles, PkiError, Validity, cluster_ca_cert, cluster_ca_key};
-use crate::identity::{Identity, PersonRole};
+use crate::identity::{Identity, PersonRole, Role};
 
 /// `quorate certs request`: what a trustee's keys and request are made from.
 #[derive(Clone, Debug)]
@@ -157,10 +157,7 @@ pub fn sign_request(params: &SignRequest) -> Result<(), PkiError> {
     // Of the request, only the key and the names that were checked are used.
     let mut leaf = base(params.node_id.as_str(), params.validity)?;
     leaf.subject_alt_names = csr.params.subject_alt_names;
-    leaf.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
+    leaf.extended_key_usages = usages(Role::Node);
     let certificate = authority.certify(leaf, &csr.public_key)?;
     Ok(file::write_atomic(
         &params.out,
@@ -240,7 +237,7 @@ pub fn issue(params: &Issue) -> Result<PersonFiles, PkiError> {
     )?;
     let mut leaf = base(&params.name, params.validity)?;
     leaf.subject_alt_names = vec![uri(&identity)?];
-    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    leaf.extended_key_usages = usages(identity.role);
     let key = new_key()?;
     let certificate = authority.certify(leaf, &key)?;
 
@@ -252,18 +249,29 @@ pub fn issue(params: &Issue) -> Result<PersonFiles, PkiError> {
     Ok(files)
 }
 
-fn common_name(node_id: &NodeId) -> DistinguishedName {
+/// What a certificate of this role may be used for.
+pub(super) fn usages(role: Role) -> Vec<ExtendedKeyUsagePurpose> {
+    match role {
+        Role::Node => vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ],
+        Role::Client | Role::Operator => vec![ExtendedKeyUsagePurpose::ClientAuth],
+    }
+}
+
+pub(super) fn common_name(node_id: &NodeId) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, node_id.as_str());
     name
 }
 
-fn uri(identity: &Identity) -> Result<SanType, PkiError> {
+pub(super) fn uri(identity: &Identity) -> Result<SanType, PkiError> {
     Ok(SanType::URI(ia5(&identity.to_string())?))
 }
 
 /// A host name or an address.
-fn san(name: &str) -> Result<SanType, PkiError> {
+pub(super) fn san(name: &str) -> Result<SanType, PkiError> {
     if let Ok(ip) = name.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(ip));
     }

@@ -56,7 +56,7 @@ pub fn show(pem: &[u8]) -> Result<CertFacts, IdentityError> {
     facts(&der)
 }
 
-fn facts(der: &[u8]) -> Result<CertFacts, IdentityError> {
+pub(super) fn facts(der: &[u8]) -> Result<CertFacts, IdentityError> {
     let certificate = identity::parse(der)?;
     let (mut dns, mut ips) = (Vec::new(), Vec::new());
     for name in identity::names(&certificate)? {

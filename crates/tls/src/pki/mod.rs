@@ -15,13 +15,15 @@ pub(crate) mod authority;
 mod crl;
 mod enroll;
 pub(crate) mod inspect;
+mod renew;
 
 pub use authority::{AuthorityKind, InitCa, init_cluster_ca};
-pub use crl::{MakeCrl, make_crl};
+pub use crl::{CRL_DAYS, CrlFacts, MakeCrl, Revoke, make_crl, revoke, serial_issued_by, show_crls};
 pub use enroll::{
     Issue, Request, Requested, SignRequest, default_sans, issue, request, sign_request,
 };
 pub use inspect::{CertFacts, Verify, VerifyError, show, verify};
+pub use renew::{Renew, RequestAgain, renew, request_again};
 
 /// Days that a CA is valid.
 pub const AUTHORITY_DAYS: u64 = 3650;
@@ -71,6 +73,20 @@ pub enum PkiError {
         /// What it should be.
         wanted: String,
     },
+    /// A certificate that another CA made.
+    #[error("{} was not made by {}: name the CA that made it", cert.display(), ca.display())]
+    OtherIssuer {
+        /// The certificate.
+        cert: PathBuf,
+        /// The CA that should have made it.
+        ca: PathBuf,
+    },
+    /// A certificate that its CA has revoked is not renewed.
+    #[error(
+        "{} is revoked, and is not renewed: whoever it is for makes a new request with `quorate certs request`, or `quorate certs issue` makes a new client",
+        .0.display()
+    )]
+    Revoked(PathBuf),
     /// A request that its own key did not sign.
     #[error("{} is not signed by the key in it, or not a certificate request", .0.display())]
     RequestSignature(PathBuf),
@@ -141,6 +157,11 @@ pub fn cluster_ca_key(dir: &Path) -> PathBuf {
     dir.join("ca.key")
 }
 
+/// `<dir>/ca.crl`: the cluster CA's revocation list, once it has revoked something.
+pub fn cluster_crl(dir: &Path) -> PathBuf {
+    dir.join("ca.crl")
+}
+
 /// Where a client's or operator's files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PersonFiles {
@@ -179,6 +200,8 @@ pub struct NodeFiles {
     pub clients_ca_cert: PathBuf,
     /// `<node_id>-clients-ca.key`: its key.
     pub clients_ca_key: PathBuf,
+    /// `<node_id>-clients-ca.crl`: its revocation list, once it has revoked something.
+    pub clients_ca_crl: PathBuf,
 }
 
 impl NodeFiles {
@@ -194,6 +217,7 @@ impl NodeFiles {
             node_key: file("-node.key"),
             clients_ca_cert: file("-clients-ca.crt"),
             clients_ca_key: file("-clients-ca.key"),
+            clients_ca_crl: file("-clients-ca.crl"),
         }
     }
 }

@@ -1,0 +1,180 @@
+//! Certificates after their first day: renewed, revoked, and the lists that say so.
+
+mod common;
+
+use common::Home;
+use serde_json::Value;
+
+/// A cluster CA, the trustee `alone`, its node's certificate and a client's.
+fn enrolled() -> Home {
+    let home = Home::new();
+    for args in [
+        &["certs", "init", "--cluster", "solo"][..],
+        &[
+            "certs",
+            "request",
+            "--cluster",
+            "solo",
+            "--node-id",
+            "alone",
+        ],
+        &["certs", "sign", "--node-id", "alone"],
+        &["certs", "issue", "--node-id", "alone", "--name", "app"],
+    ] {
+        home.run(args).expect(0);
+    }
+    home
+}
+
+fn show(home: &Home, file: &str) -> Value {
+    home.run(&["certs", "show", file, "--json"])
+        .expect(0)
+        .json()
+}
+
+#[test]
+fn a_certificate_is_renewed_with_its_key_and_with_a_new_one() {
+    let home = enrolled();
+    let key = home.path().join("certs/alone.key");
+    let old_key = std::fs::read(&key).expect("a key");
+    let before = show(&home, "certs/alone.crt");
+    let renew = [
+        "certs",
+        "renew",
+        "certs/alone.crt",
+        "--days",
+        "30",
+        "--json",
+    ];
+    let made = home.run(&renew).expect(0).json();
+    assert_eq!(made["cert"], "certs/alone.crt");
+    assert_eq!(made["key"], Value::Null);
+    assert_eq!(made["facts"]["identity"], "spiffe://solo/node/alone");
+    let after = show(&home, "certs/alone.crt");
+    assert_eq!(after, made["facts"]);
+    assert_ne!(after["serial"], before["serial"]);
+    assert_eq!(after["dns"], before["dns"]);
+    assert_eq!(std::fs::read(&key).expect("a key"), old_key);
+
+    for file in ["certs/alone.crt", "certs/app.crt"] {
+        let made = home
+            .run(&["certs", "renew", file, "--new-key", "--json"])
+            .expect(0)
+            .json();
+        assert_eq!(made["key"], file.replace(".crt", ".key"));
+    }
+    assert_ne!(std::fs::read(&key).expect("a key"), old_key);
+    home.run(&["certs", "verify", "certs/alone.crt", "--ca", "certs/ca.crt"])
+        .expect(0);
+    let own = "certs/alone-clients-ca.crt";
+    home.run(&["certs", "verify", "certs/app.crt", "--ca", own])
+        .expect(0);
+}
+
+#[test]
+fn away_from_the_cluster_ca_a_new_key_is_a_request() {
+    let home = enrolled();
+    let ca = home.path().join("elsewhere");
+    std::fs::create_dir(&ca).expect("a directory");
+    for file in ["ca.crt", "ca.key"] {
+        let from = home.path().join("certs").join(file);
+        std::fs::rename(from, ca.join(file)).expect("moved");
+    }
+    let refused = home.run(&["certs", "renew", "certs/alone.crt"]).expect(2);
+    assert!(refused.stderr.contains("--new-key"), "{}", refused.stderr);
+    let asked = home
+        .run(&["certs", "renew", "certs/alone.crt", "--new-key", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(asked["csr"], "certs/alone-next.csr");
+    let sign = [
+        "certs",
+        "sign",
+        "--node-id",
+        "alone",
+        "--csr",
+        "certs/alone-next.csr",
+        "--dir",
+        "elsewhere",
+        "-o",
+        "certs/alone-next.crt",
+    ];
+    home.run(&sign).expect(0);
+    let verify = [
+        "certs",
+        "verify",
+        "certs/alone-next.crt",
+        "--ca",
+        "elsewhere/ca.crt",
+    ];
+    home.run(&verify).expect(0);
+    // Neither the key in use nor a request under way is written over.
+    home.run(&["certs", "renew", "certs/alone.crt", "--new-key"])
+        .expect(1);
+}
+
+#[test]
+fn what_is_revoked_is_on_its_ca_s_list_and_not_renewed() {
+    let home = enrolled();
+    let empty = home.run(&["certs", "crl", "--json"]).expect(1).error();
+    let hint = empty["hint"].as_str().expect("a hint");
+    assert!(hint.contains("crl --renew"), "{hint}");
+    let made = home
+        .run(&["certs", "crl", "--renew", "--days", "7", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(made["crl"], "certs/ca.crl");
+    let list = &made["lists"][0];
+    assert_eq!(
+        (&list["number"], &list["revoked"]),
+        (&1.into(), &Value::Array(vec![]))
+    );
+    let week = 7 * 86_400_000 + 300_000;
+    let span = list["next_update_ms"]
+        .as_u64()
+        .zip(list["this_update_ms"].as_u64());
+    assert_eq!(span.map(|(next, this)| next - this), Some(week));
+
+    let serial = show(&home, "certs/alone.crt")["serial"].clone();
+    let revoked = home
+        .run(&["certs", "revoke", "certs/alone.crt", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(revoked["crl"], "certs/ca.crl");
+    assert_eq!(revoked["revoked"][0], serial);
+    assert_eq!(revoked["list"]["number"], 2);
+    let shown = home.run(&["certs", "crl", "--json"]).expect(0).json();
+    assert_eq!(shown["lists"][0], revoked["list"]);
+    let verify = ["certs", "verify", "certs/alone.crt", "--ca", "certs/ca.crt"];
+    home.run(&verify).expect(0);
+    let held = home.run(&[&verify[..], &["--crl", "certs/ca.crl"]].concat());
+    let said = held.expect(1).stderr;
+    assert!(said.contains("was revoked"), "{said}");
+    let renewed = home.run(&["certs", "renew", "certs/alone.crt"]).expect(1);
+    assert!(renewed.stderr.contains("is revoked"), "{}", renewed.stderr);
+
+    // A client's goes on its trustee's own list, by its number alone, too.
+    let serial = show(&home, "certs/app.crt")["serial"].clone();
+    let by_number = [
+        "certs",
+        "revoke",
+        "--serial",
+        serial.as_str().expect("a number"),
+        "--node-id",
+        "alone",
+        "--json",
+    ];
+    let revoked = home.run(&by_number).expect(0).json();
+    assert_eq!(revoked["crl"], "certs/alone-clients-ca.crl");
+    let again = home.run(&["certs", "revoke", "certs/app.crt", "--json"]);
+    let again = again.expect(0).json();
+    assert_eq!(again["list"]["number"], 2);
+    assert_eq!(again["list"]["revoked"], revoked["list"]["revoked"]);
+    let own = home.run(&["certs", "crl", "--node-id", "alone"]).expect(0);
+    assert!(own.stdout.contains("since"), "{}", own.stdout);
+
+    let both = home.run(&["certs", "revoke", "certs/alone.crt", "certs/app.crt"]);
+    assert!(both.expect(2).stderr.contains("several CAs"));
+    home.run(&["certs", "revoke"]).expect(2);
+    home.run(&["certs", "revoke", "--serial", "xyz"]).expect(2);
+}
