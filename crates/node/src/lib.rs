@@ -13,6 +13,7 @@
 )]
 
 pub mod alerts;
+mod certificates;
 mod clock;
 mod collector;
 pub mod config;

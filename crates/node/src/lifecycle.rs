@@ -14,21 +14,22 @@ use quorate_audit::{AuditError, AuditStore};
 use quorate_consensus::NodeId;
 use quorate_engine::{Config as EngineConfig, Engine};
 use quorate_telemetry::{ExportCounts, Exporter, StageSink};
+use quorate_tls::material::OwnCertificate;
 use quorate_tls::{Listener, ListenerOptions, Registry};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::alerts::Alerts;
+use crate::certificates::{self, Certificates};
 use crate::clock::Clock;
 use crate::collector::Collector;
 use crate::driver::{Driver, Ports, Pulse, Stopped};
 use crate::exchange::{Admission, Sessions, dial_forever};
-use crate::faults::Faults;
 use crate::feed::Feed;
 use crate::follower;
 use crate::health::Readiness;
-use crate::health::beats::{Beats, Loop};
+use crate::health::beats::Beats;
 use crate::health::http::Server as HealthServer;
 use crate::health::monitor::{Monitor, ask_the_driver};
 use crate::journal::Journal;
@@ -58,9 +59,6 @@ const FLUSH_TIME: Duration = Duration::from_secs(2);
 
 /// How long the threads may take to end.
 const THREADS_TIME: Duration = Duration::from_secs(5);
-
-/// How often certificates are read again, and live connections held against them.
-const RELOAD_EVERY: Duration = Duration::from_secs(60);
 
 /// Starts nodes.
 pub struct Node;
@@ -420,7 +418,7 @@ async fn assemble(
             coordinator: parts.coordinator.clone(),
             clock,
             meter: meter.clone(),
-            alerts,
+            alerts: alerts.clone(),
         },
         watched.clone(),
     ));
@@ -432,8 +430,9 @@ async fn assemble(
         tls: parts.tls,
         registry: registry.clone(),
         meter: meter.clone(),
+        alerts,
     });
-    tokio::spawn(reload(certificates.clone(), watched));
+    tokio::spawn(certificates::watch(certificates.clone(), watched));
     Ok(Running {
         addr,
         mailbox,
@@ -526,44 +525,6 @@ fn serve_health(
     Ok(addr)
 }
 
-/// The certificates in use.
-struct Certificates {
-    tls: Arc<quorate_tls::TlsMaterial>,
-    registry: Registry,
-    meter: Arc<Meter>,
-}
-
-impl Certificates {
-    /// Reads them again, and ends connections that would be refused now.
-    async fn reload(&self) -> Result<(), String> {
-        let material = self.tls.clone();
-        let reloaded = tokio::task::spawn_blocking(move || material.reload()).await;
-        let result = reloaded
-            .map_err(|error| error.to_string())
-            .and_then(|result| result.map_err(|error| error.to_string()));
-        if let Err(error) = &result {
-            self.meter.certificate_reload_failures.inc();
-            tracing::warn!(%error, "certificates.reload_failed");
-        }
-        let ended = self.registry.recheck(&self.tls);
-        if ended > 0 {
-            tracing::warn!(ended, "certificates.connections_ended");
-        }
-        result
-    }
-}
-
-/// Reads the certificates again from time to time.
-async fn reload(certificates: Arc<Certificates>, (beats, faults): (Arc<Beats>, Faults)) {
-    loop {
-        faults.pass(Loop::Certificates).await;
-        beats.waits(Loop::Certificates, RELOAD_EVERY);
-        tokio::time::sleep(RELOAD_EVERY).await;
-        // What fails is logged and counted, and tried again.
-        let _ = certificates.reload().await;
-    }
-}
-
 /// A running node. Dropping it is as a crash.
 pub struct NodeHandle {
     node_id: NodeId,
@@ -606,10 +567,16 @@ impl NodeHandle {
         found.ok().map(|found| found.clone())
     }
 
-    /// Reads the certificates again now, as the node does by itself every minute.
+    /// What its own certificate in use says.
+    pub fn certificate(&self) -> OwnCertificate {
+        self.running.certificates.tls.own()
+    }
+
+    /// Reads the certificates again now, as the node does by itself when a file changes.
     ///
     /// # Errors
-    /// Why they were not taken; those in use stay in use.
+    /// Why they were not taken; those in use stay in use, unless its own certificate is
+    /// revoked: then it takes nobody any more.
     pub async fn reload_certificates(&self) -> Result<(), String> {
         self.running.certificates.reload().await
     }

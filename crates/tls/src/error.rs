@@ -44,6 +44,17 @@ pub enum TlsError {
         /// Why.
         reason: String,
     },
+    /// Our own certificate is on its CA's revocation list.
+    #[error(
+        "{} is revoked, and nobody may rely on this node: make a request with a new key (`quorate certs renew --new-key`) and have the cluster CA sign it",
+        .0.display()
+    )]
+    OwnRevoked(PathBuf),
+    /// Several CAs bear the name of a revocation list's issuer.
+    #[error(
+        "several CAs bear the name {0}, and a revocation list goes by that name: make the new CA with `quorate certs init`, which gives each a name of its own, or leave the list out"
+    )]
+    SameName(String),
     /// Key and certificate do not belong together.
     #[error("{} is not the key of {}", key.display(), cert.display())]
     OtherKey {

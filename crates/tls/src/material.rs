@@ -1,8 +1,9 @@
 //! A node's certificates in use: loaded from files, checked as the others will check
 //! them, and exchanged while running.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use quorate_crypto::file;
@@ -14,7 +15,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 
 use crate::client::ClientTls;
 use crate::error::TlsError;
@@ -49,6 +50,32 @@ pub struct TlsMaterial {
     paths: TlsPaths,
     current: ArcSwap<Current>,
     client: Arc<ClientTls>,
+    /// The files as they were when they were last read, whether they were good or not.
+    read: Mutex<Stamps>,
+}
+
+/// How files are told from what stood in their places before.
+type Stamps = Vec<Option<Stamp>>;
+
+/// One file: device, inode, length, and when it and its entry changed, in seconds and
+/// nanoseconds.
+type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
+
+/// Also follows links, so that files that are exchanged by turning a link are noticed.
+fn stamps(paths: &TlsPaths) -> Stamps {
+    let files = [Some(&paths.ca_cert), paths.clients_ca.as_ref()];
+    let files = files.into_iter().chain([
+        Some(&paths.node_cert),
+        Some(&paths.node_key),
+        paths.crl.as_ref(),
+    ]);
+    let stamp = |path: &PathBuf| {
+        let of = std::fs::metadata(path).ok()?;
+        let changed = (of.mtime(), of.mtime_nsec());
+        let moved = (of.ctime(), of.ctime_nsec());
+        Some((of.dev(), of.ino(), of.len(), changed, moved))
+    };
+    files.map(|path| path.and_then(stamp)).collect()
 }
 
 /// One consistent set.
@@ -56,6 +83,8 @@ pub(crate) struct Current {
     pub(crate) server: Arc<ServerConfig>,
     pub(crate) verifier: Arc<PeerVerifier>,
     pub(crate) own: OwnCertificate,
+    /// Our own certificate is revoked: nobody may rely on what is said with it.
+    own_revoked: bool,
     pub(crate) expiries: Expiries,
 }
 
@@ -94,12 +123,23 @@ impl TlsMaterial {
     /// # Errors
     /// [`TlsError`], naming the file.
     pub fn load(paths: TlsPaths) -> Result<Arc<Self>, TlsError> {
+        let read = stamps(&paths);
         let (current, client) = load(&paths)?;
+        if current.own_revoked {
+            return Err(TlsError::OwnRevoked(paths.node_cert));
+        }
         Ok(Arc::new(Self {
             paths,
             current: ArcSwap::from_pointee(current),
             client: Arc::new(client),
+            read: Mutex::new(read),
         }))
+    }
+
+    /// Whether a file is another than when the files were last read.
+    pub fn has_changed(&self) -> bool {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        *read != stamps(&self.paths)
     }
 
     /// Loads the same files again. Connections that exist go on: give them to
@@ -107,8 +147,14 @@ impl TlsMaterial {
     /// refused now.
     ///
     /// # Errors
-    /// [`TlsError`]; then what was in use stays in use.
+    /// [`TlsError`]; then what was in use stays in use. But with
+    /// [`TlsError::OwnRevoked`] all was exchanged, and everybody is refused from now on,
+    /// until a reload brings a certificate that is not revoked.
     pub fn reload(&self) -> Result<(), TlsError> {
+        // Held to the end: of two reloads at once, the one that read last must win.
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before they are read: whatever changes meanwhile is another file then.
+        *read = stamps(&self.paths);
         let (current, client) = load(&self.paths)?;
         let running = self.own().identity;
         if current.own.identity != running {
@@ -117,9 +163,18 @@ impl TlsMaterial {
                 expected: Box::new(running),
             });
         }
+        let revoked = current.own_revoked;
         self.client.replace(client);
         self.current.store(Arc::new(current));
-        Ok(())
+        match revoked {
+            true => Err(TlsError::OwnRevoked(self.paths.node_cert.clone())),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the certificate in use is on its CA's list, as far as this node knows.
+    pub fn own_revoked(&self) -> bool {
+        self.current.load().own_revoked
     }
 
     /// What the node's own certificate says.
@@ -167,6 +222,9 @@ fn load(paths: &TlsPaths) -> Result<(Current, ClientTls), TlsError> {
         });
     }
     check_authorities(paths, me, &cluster_cas, &clients_cas)?;
+    if let Some(name) = ambiguous(&crls, &cluster_cas).or_else(|| ambiguous(&crls, &clients_cas)) {
+        return Err(TlsError::SameName(name));
+    }
     if let (Some(path), Some(issuer)) = (&paths.crl, stray(&crls, &[&cluster_cas, &clients_cas])) {
         let path = path.clone();
         return Err(TlsError::StrayCrl { path, issuer });
@@ -178,14 +236,16 @@ fn load(paths: &TlsPaths) -> Result<(Current, ClientTls), TlsError> {
         reason: words_of(&e),
     };
     let (end_entity, intermediates) = leaf.parts();
-    nodes
-        .verify_client_cert(end_entity, intermediates, UnixTime::now())
-        .map_err(refused)?;
+    let own_revoked = match nodes.verify_client_cert(end_entity, intermediates, UnixTime::now()) {
+        Ok(_) => false,
+        Err(rustls::Error::InvalidCertificate(CertificateError::Revoked)) => true,
+        Err(error) => return Err(refused(error)),
+    };
     let clients = match clients_cas.as_slice() {
         [] => None,
         cas => Some(chain_verifier(cas, &crls)?),
     };
-    let verifier = Arc::new(PeerVerifier::new(me, nodes, clients));
+    let verifier = Arc::new(PeerVerifier::new(me, own_revoked, nodes, clients));
     let client = client_side(&cluster_cas, &crls, &leaf)?;
 
     let mut server = ServerConfig::builder_with_provider(provider())
@@ -206,6 +266,7 @@ fn load(paths: &TlsPaths) -> Result<(Current, ClientTls), TlsError> {
         server: Arc::new(server),
         verifier,
         own: leaf.own,
+        own_revoked,
         expiries,
     };
     Ok((current, client))
@@ -428,6 +489,27 @@ fn issued_by(
         .filter(|list| names_issuer(list, cas))
         .cloned()
         .collect()
+}
+
+/// The name of a list's issuer that several of these CAs with different keys bear: TLS
+/// finds a list by its issuer's name, and would hold it against all of them.
+fn ambiguous(
+    crls: &[CertificateRevocationListDer<'static>],
+    cas: &[CertificateDer<'_>],
+) -> Option<String> {
+    let named: Vec<_> = cas
+        .iter()
+        .filter_map(|ca| identity::parse(ca).ok())
+        .collect();
+    let of = |raw: &[u8]| {
+        let bear = named.iter().filter(|ca| ca.subject().as_raw() == raw);
+        let keys: Vec<_> = bear.map(|ca| ca.public_key().raw).collect();
+        keys.iter().any(|key| *key != keys[0])
+    };
+    crls.iter().find_map(|list| {
+        let (_, list) = x509_parser::parse_x509_crl(list).ok()?;
+        of(list.issuer().as_raw()).then(|| list.issuer().to_string())
+    })
 }
 
 /// The issuer of a list that none of these CAs made.

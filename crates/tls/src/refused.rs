@@ -44,6 +44,9 @@ pub enum Refusal {
     /// This node has no CA for clients.
     #[error("{0} cannot be checked: this node has no CA for clients and operators")]
     NoClients(Identity),
+    /// This node's own certificate is revoked.
+    #[error("the certificate of this node is revoked, and it takes nobody until it has a new one")]
+    OwnRevoked,
     /// The server is no node, or not the node that was dialled.
     #[error("the server is {found}, and {expected} was dialled")]
     OtherServer {
@@ -155,6 +158,7 @@ impl Refused {
             Self::Refusal(Refusal::Issuer { .. }) => "issuer",
             Self::Refusal(Refusal::OtherNode { .. }) => "other_node",
             Self::Refusal(Refusal::OtherCluster { .. }) => "other_cluster",
+            Self::Refusal(Refusal::OwnRevoked) => "own_revoked",
             Self::Refusal(_) => "identity",
             Self::Certificate(
                 CertificateError::Expired | CertificateError::ExpiredContext { .. },

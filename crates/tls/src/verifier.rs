@@ -21,14 +21,21 @@ type Roots = Arc<dyn ClientCertVerifier>;
 pub(crate) struct PeerVerifier {
     cluster: String,
     here: NodeId,
+    own_revoked: bool,
     nodes: Roots,
     clients: Option<Roots>,
     hints: Vec<DistinguishedName>,
 }
 
 impl PeerVerifier {
-    /// `nodes` trusts the cluster CA, `clients` the trustee's own CA.
-    pub(crate) fn new(here: &Identity, nodes: Roots, clients: Option<Roots>) -> Self {
+    /// `nodes` trusts the cluster CA, `clients` the trustee's own CA. A node whose own
+    /// certificate is revoked takes nobody.
+    pub(crate) fn new(
+        here: &Identity,
+        own_revoked: bool,
+        nodes: Roots,
+        clients: Option<Roots>,
+    ) -> Self {
         let mut hints = nodes.root_hint_subjects().to_vec();
         if let Some(clients) = &clients {
             hints.extend_from_slice(clients.root_hint_subjects());
@@ -36,6 +43,7 @@ impl PeerVerifier {
         Self {
             cluster: here.cluster.clone(),
             here: here.node_id.clone(),
+            own_revoked,
             nodes,
             clients,
             hints,
@@ -50,6 +58,9 @@ impl PeerVerifier {
         now: UnixTime,
     ) -> Result<Identity, Error> {
         let refuse = |refusal: Refusal| refusal.into_rustls();
+        if self.own_revoked {
+            return Err(refuse(Refusal::OwnRevoked));
+        }
         let identity = Identity::of_certificate(leaf).map_err(|e| refuse(e.into()))?;
         if identity.cluster != self.cluster {
             return Err(refuse(Refusal::OtherCluster {

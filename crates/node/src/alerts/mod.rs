@@ -87,6 +87,10 @@ names! {
     OrphanSubmission, "orphan_submission", "QuorateOrphanSubmission", Critical;
     /// Two clocks are further apart than the rules allow.
     Clock, "clock", "QuorateClockSkew", Warning;
+    /// Certificates on the disk are no good, or this node's own is revoked.
+    CertificatesNotTaken, "certificates_not_taken", "QuorateCertificatesNotTaken", Warning;
+    /// A peer speaks no version of the protocol that this node speaks.
+    NoCommonVersion, "no_common_version", "QuorateNoCommonVersion", Warning;
     /// What keeps the board does not answer.
     BoardUnavailable, "board_unavailable", "QuorateEtcdUnhealthy", Critical;
     /// The audit store does not answer.

@@ -77,8 +77,9 @@ causes! {
     AuditUnavailable, "audit_unavailable", "Look at PostgreSQL (or the disk of embedded_dir); votes are taken, submissions wait.";
     ChainUnavailable, "chain_unavailable", "Look at the chain's endpoint; votes are taken, submissions wait.";
     BoardQuota, "board_quota", "Compact and defragment etcd, or raise its quota, before it takes nothing more.";
-    CertificateExpiring, "certificate_expiring", "Renew it (quorate certs sign) and put it in its place; the node reads it within a minute.";
-    CrlExpiring, "crl_expiring", "Issue the revocation list anew and put it in its place; the node reads it within a minute.";
+    CertificateExpiring, "certificate_expiring", "Renew it (quorate certs renew) and put it in its place; the node takes it within a second.";
+    CertificateRevoked, "certificate_revoked", "Nobody may rely on this node: make a request with a new key (quorate certs renew --new-key), have the cluster CA sign it, and put both in their places.";
+    CrlExpiring, "crl_expiring", "Issue the revocation list anew (quorate certs crl --renew) and put it in its place; the node takes it within a second.";
 }
 
 impl Cause {
@@ -93,6 +94,7 @@ impl Cause {
                 | Self::DriverStalled
                 | Self::FollowerStalled
                 | Self::BoardUnavailable
+                | Self::CertificateRevoked
         )
     }
 }

@@ -249,7 +249,11 @@ impl Monitor {
             };
             (left <= margin).then(|| Finding::new(cause, detail))
         };
-        left.into_iter().filter_map(near).collect()
+        let revoked = self.tls.own_revoked().then(|| {
+            let detail = format!("serial number {}", self.tls.own().serial);
+            Finding::new(Cause::CertificateRevoked, detail)
+        });
+        left.into_iter().filter_map(near).chain(revoked).collect()
     }
 
     async fn count(&self) {

@@ -83,7 +83,7 @@ pub enum PkiError {
     },
     /// A certificate that its CA has revoked is not renewed.
     #[error(
-        "{} is revoked, and is not renewed: whoever it is for makes a new request with `quorate certs request`, or `quorate certs issue` makes a new client",
+        "{} is revoked, and is not renewed: for a node, `quorate certs renew --new-key` away from the cluster CA's key makes a request with a new key; for a client, `quorate certs issue` makes a new certificate",
         .0.display()
     )]
     Revoked(PathBuf),
