@@ -12,6 +12,7 @@ mod failure;
 mod files;
 mod local;
 mod output;
+mod playground;
 mod remote;
 mod signals;
 mod simulator;

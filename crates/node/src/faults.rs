@@ -1,5 +1,5 @@
-//! Faults that tests and `quorate demo` inject. They come in through the library
-//! only; no configuration can reach them.
+//! Faults that tests, `quorate demo` and `quorate dev` inject. They come in through the
+//! library only; no configuration can reach them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,6 +9,7 @@ use quorate_engine::Effect;
 use tokio::sync::watch;
 
 use crate::health::beats::Loop;
+use crate::network::Network;
 
 /// What becomes of an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,8 @@ pub struct Faults {
     pub freezer: Option<Freezer>,
     /// The node's wall clock is so many milliseconds ahead; behind, if negative.
     pub clock_ahead_ms: i64,
+    /// What lies between the node, its peers and the board.
+    pub network: Option<Network>,
 }
 
 impl Faults {
@@ -98,6 +101,7 @@ impl fmt::Debug for Faults {
             .field("on_effect", &self.on_effect.is_some())
             .field("freezer", &self.freezer)
             .field("clock_ahead_ms", &self.clock_ahead_ms)
+            .field("network", &self.network)
             .finish()
     }
 }

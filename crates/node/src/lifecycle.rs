@@ -38,6 +38,7 @@ use crate::mailbox::{Mailbox, Message};
 use crate::metrics::sample::Sampler;
 use crate::metrics::stores::Timed;
 use crate::metrics::{Counts, Meter};
+use crate::network::Distant;
 use crate::parts::{Parts, StartError};
 use crate::peer_clocks::{InTime, PeerClocks};
 use crate::prewarm::Prewarmer;
@@ -235,6 +236,7 @@ async fn assemble(
     let (mailbox, inbox) = Mailbox::new();
     let registry = Registry::new();
     let meter = Arc::new(Meter::new(&parts.node_id, &rules));
+    parts.coordinator = Distant::over(parts.coordinator, parts.faults.network.as_ref());
     measure(&mut parts, &meter);
     let chain = parts.chain.clone();
     let alerts = Arc::new(Alerts::new(
@@ -245,7 +247,9 @@ async fn assemble(
     ));
     let beats = Arc::new(Beats::new(parts.health_limits.silence));
     let watched = (beats.clone(), parts.faults.clone());
-    let admission = Arc::new(Admission::new(registry.clone()));
+    let admission = Admission::new(registry.clone()).behind(parts.faults.network.clone());
+    let admission = Arc::new(admission);
+    tokio::spawn(admission.clone().obey_network());
     let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
     let tls = parts.tls.client();
     let skew_ms = rules.clock_skew_ms();

@@ -8,6 +8,7 @@ pub(crate) mod offence;
 mod player;
 pub(crate) mod silent;
 mod stage;
+mod test_type;
 pub(crate) mod tolerated;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::local::NodeLayout;
 
 pub(crate) use stage::{Honest, Stage};
+pub(crate) use test_type::TestType;
 
 /// A trustee that lies.
 pub(crate) struct Liar {

@@ -7,11 +7,13 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use quorate_telemetry::LogSettings;
 use serde_json::json;
 
+use super::dev_act::{self, DevAct};
 use crate::contexts::Contexts;
 use crate::failure::{Failure, Outcome};
 use crate::files::absolute;
-use crate::local::{Cluster, LocalEtcd, Mode, Plan, check_not_running};
-use crate::output::{Out, Tone};
+use crate::local::{Cluster, Layout, LocalEtcd, Mode, Plan, check_not_running, clean};
+use crate::output::{Out, Tone, clock, clock_ms};
+use crate::playground::{Control, Playground};
 use crate::signals;
 
 const EXAMPLES: &str = "\
@@ -20,15 +22,34 @@ Examples:
   quorate dev --nodes 7 --threshold 5 --base-port 9101
   quorate dev --vote-timeout 5 --data-dir /tmp/try    short deadlines, to see a silent trustee
   quorate dev --processes --ready-file ready.json     each node a process of its own
+  quorate dev --clean --seed 7                        a new cluster with the keys of seed 7
+  quorate dev status                                  while it runs, in another terminal
+  quorate dev lie node5 equivocate
+
+While it runs, the commands above hurt it: docs/playground.md has a session.
 
 Runs until Ctrl-C or SIGTERM. Started again with the same --data-dir it goes on with the same
-cluster, whose rules no flag can change; delete the directory to start anew. Without --data-dir it is ~/.local/share/quorate/dev.
+cluster, whose rules no flag can change; --clean starts anew. Without --data-dir it is ~/.local/share/quorate/dev.
 Writes one context per node, so that the other commands find the cluster without flags.";
 
-/// Run a cluster on this machine: each node with its own port, keys and certificate
+/// Run a cluster on this machine, or hurt the one that runs
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DevArgs {
+    #[command(subcommand)]
+    act: Option<DevAct>,
+
+    /// Where the cluster's files lie
+    #[arg(long, value_name = "DIR", env = "QUORATE_DEV_DIR", global = true)]
+    data_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    start: StartArgs,
+}
+
+/// What a cluster is started with.
+#[derive(Debug, Args)]
+struct StartArgs {
     /// Trustees (N) [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=200))]
     nodes: Option<u16>,
@@ -38,13 +59,9 @@ pub(crate) struct DevArgs {
     threshold: Option<u16>,
 
     /// The first node's port, the others follow, and those for health and metrics a
-    /// hundred above; 0 for any that are free
-    #[arg(long, value_name = "PORT", default_value_t = 9001)]
-    base_port: u16,
-
-    /// Where the cluster's files lie
-    #[arg(long, value_name = "DIR", env = "QUORATE_DEV_DIR")]
-    data_dir: Option<PathBuf>,
+    /// hundred above; 0 for any that are free [default: 9001]
+    #[arg(long, value_name = "PORT")]
+    base_port: Option<u16>,
 
     /// Seconds from the vote that starts a ballot to its deadline [default: 300]
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -67,6 +84,15 @@ pub(crate) struct DevArgs {
     /// Run each node as a process of its own, and start it again when it ends by itself
     #[arg(long)]
     processes: bool,
+
+    /// Delete the cluster that is there, with all that it decided, and start anew
+    #[arg(long)]
+    clean: bool,
+
+    /// Make a new cluster's signing keys from this text, the same ones each time:
+    /// whoever knows the text has the keys, so they are worth nothing
+    #[arg(long, value_name = "TEXT")]
+    seed: Option<String>,
 
     /// What the nodes log: to their node.log with --processes, else to standard error
     /// [default: warn with --processes, else error]
@@ -91,7 +117,42 @@ pub(crate) fn default_dir() -> Outcome<PathBuf> {
     Ok(base.join("quorate/dev"))
 }
 
+impl StartArgs {
+    /// A flag that says how to start a cluster.
+    fn given(&self) -> Option<&'static str> {
+        let flags = [
+            ("--nodes", self.nodes.is_some()),
+            ("--threshold", self.threshold.is_some()),
+            ("--base-port", self.base_port.is_some()),
+            ("--vote-timeout", self.vote_timeout.is_some()),
+            ("--settle-window", self.settle_window.is_some()),
+            ("--ready-file", self.ready_file.is_some()),
+            ("--etcd", self.etcd.is_some()),
+            ("--processes", self.processes),
+            ("--clean", self.clean),
+            ("--seed", self.seed.is_some()),
+        ];
+        let mut given = flags.into_iter().filter(|(_, given)| *given);
+        given.next().map(|(flag, _)| flag)
+    }
+}
+
 pub(crate) async fn run(args: DevArgs, out: Out) -> Outcome {
+    let dir = absolute(&match &args.data_dir {
+        Some(dir) => dir.clone(),
+        None => default_dir()?,
+    });
+    match (args.act, args.start.given()) {
+        (None, _) => start(args.start, dir, out).await,
+        (Some(act), None) => dev_act::run(act, &Layout::new(dir), out).await,
+        (Some(_), Some(flag)) => Err(Failure::usage(format!(
+            "{flag} is for starting a cluster, not for one that runs"
+        ))
+        .hint("leave it out, or leave the act out")),
+    }
+}
+
+async fn start(args: StartArgs, dir: PathBuf, out: Out) -> Outcome {
     let (mode, usual_level) = match args.processes {
         true => (Mode::Processes, "warn"),
         false => (Mode::Inside, "error"),
@@ -103,18 +164,19 @@ pub(crate) async fn run(args: DevArgs, out: Out) -> Outcome {
     };
     quorate_telemetry::init(&log).map_err(Failure::usage)?;
     let mut plan = Plan {
-        dir: absolute(&match &args.data_dir {
-            Some(dir) => dir.clone(),
-            None => default_dir()?,
-        }),
+        dir,
         nodes: args.nodes.map(usize::from),
         threshold: args.threshold.map(usize::from),
-        base_port: args.base_port,
+        base_port: args.base_port.unwrap_or(9001),
         vote_timeout_ms: args.vote_timeout.map(|seconds| seconds * 1000),
         settle_window_ms: args.settle_window,
+        seed: args.seed,
         log_level,
         etcd: args.etcd.clone(),
     };
+    if args.clean {
+        clean(&plan.dir)?;
+    }
     if let Some(file) = &args.ready_file {
         remove(file)?;
     }
@@ -134,16 +196,16 @@ pub(crate) async fn run(args: DevArgs, out: Out) -> Outcome {
         }
         _ => None,
     };
-    let cluster = tokio::select! {
-        cluster = Cluster::start(&plan, mode) => cluster?,
+    let mut playground = tokio::select! {
+        playground = Playground::start(&plan, mode) => playground?,
         _ = &mut told_to_stop => return Ok(()),
     };
-    let served = serve(&args.ready_file, &cluster, out, &mut told_to_stop).await;
+    let served = serve(&args.ready_file, &mut playground, out, &mut told_to_stop).await;
     if let Some(file) = &args.ready_file {
         remove(file)?;
     }
     remove(&standing_ready_file(&plan.dir))?;
-    cluster.stop().await;
+    playground.stop().await;
     if let Some(etcd) = own_etcd {
         etcd.stop().await;
     }
@@ -158,36 +220,50 @@ pub(crate) fn standing_ready_file(dir: &Path) -> PathBuf {
 
 async fn serve(
     ready_file: &Option<PathBuf>,
-    cluster: &Cluster,
+    playground: &mut Playground,
     out: Out,
     told_to_stop: &mut (impl Future<Output = &'static str> + Unpin),
 ) -> Outcome {
-    let contexts = write_contexts(cluster)?;
-    let write_ready = || -> Outcome {
+    let contexts = write_contexts(playground.cluster())?;
+    let mut control = Control::listen(playground.cluster().layout().control())?;
+    let write_ready = |cluster: &Cluster| -> Outcome {
         let ready = cluster.ready();
         ready.write(&standing_ready_file(cluster.layout().root()))?;
         ready_file.as_ref().map_or(Ok(()), |file| ready.write(file))
     };
     // The content is what the file promises: all nodes are in service.
-    write_ready()?;
-    print(cluster, &contexts, out);
-    let mut pids: Vec<_> = cluster
-        .node_ids()
-        .iter()
-        .filter_map(|node_id| cluster.pid(node_id))
-        .collect();
+    write_ready(playground.cluster())?;
+    print(playground.cluster(), &contexts, out);
     loop {
+        let cluster = playground.cluster();
+        let ids = cluster.node_ids();
+        let mut pids: Vec<_> = ids.iter().filter_map(|id| cluster.pid(id)).collect();
         let mut changes: FuturesUnordered<_> = pids.iter_mut().map(|pid| pid.changed()).collect();
-        tokio::select! {
+        let asked = tokio::select! {
             name = &mut *told_to_stop => {
                 out.note(format!("{name}: draining"));
                 return Ok(());
             }
-            Some(_) = changes.next() => {}
+            asked = control.next() => Some(asked),
+            // A node came back as another process.
+            Some(_) = changes.next() => None,
+        };
+        if let Some((act, answer)) = asked {
+            let done = tokio::select! {
+                done = playground.act(act) => done,
+                name = &mut *told_to_stop => {
+                    out.note(format!("{name}: draining"));
+                    return Ok(());
+                }
+            };
+            if let Ok(report) = &done {
+                out.json(&json!({ "event": "act", "report": report }));
+                out.line(format!("{}  {}", clock(clock_ms()), report.done));
+            }
+            // Whoever asked may have gone.
+            let _ = answer.send(done.into());
         }
-        drop(changes);
-        // A node came back as another process.
-        write_ready()?;
+        write_ready(playground.cluster())?;
     }
 }
 
@@ -231,6 +307,12 @@ fn print(cluster: &Cluster, contexts: &Path, out: Out) {
         rules.threshold(),
         rules.tolerated()
     ));
+    if cluster.seeded() {
+        out.note(
+            "WARNING: these keys come from a seed. Whoever knows it can sign for every trustee: \
+             they are worth nothing, and must never guard anything",
+        );
+    }
     out.line(format!("cluster id  {}", out.bold(rules.cluster_id())));
     out.line(format!("data        {}", cluster.layout().root().display()));
     out.line(format!("contexts    {}", contexts.display()));
@@ -289,6 +371,9 @@ fn print(cluster: &Cluster, contexts: &Path, out: Out) {
     };
     out.line(format!(
         "  quorate test-byzantine --test-type double-vote{where_it_is}"
+    ));
+    out.line(format!(
+        "  quorate dev lie node5 equivocate{where_it_is}       then vote, and see docs/playground.md"
     ));
     if let Some(node) = ready.nodes.first() {
         out.line(format!(

@@ -8,6 +8,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod dev;
+pub(crate) mod dev_act;
 pub(crate) mod gc;
 pub(crate) mod keygen;
 pub(crate) mod list;

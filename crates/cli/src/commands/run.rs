@@ -4,11 +4,12 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use quorate_node::{Config, Node, Parts, StartError, Stopped};
+use quorate_node::{Config, Network, Node, Parts, StartError, Stopped};
 use quorate_telemetry::LogHandle;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
 
 use crate::failure::{Failure, Outcome};
+use crate::local::hurt_from_line;
 use crate::output::Out;
 use crate::signals;
 
@@ -49,6 +50,10 @@ pub(crate) struct RunArgs {
     /// Drain and end when standard input ends: for a parent that may be killed
     #[arg(long, hide = true)]
     until_stdin_ends: bool,
+
+    /// Take the state of the network from standard input: for `quorate dev`
+    #[arg(long, hide = true, requires = "until_stdin_ends")]
+    network_from_stdin: bool,
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), String> {
@@ -77,9 +82,17 @@ pub(crate) async fn run(args: RunArgs, out: Out) -> Outcome {
     let reread = move || reread(&log, args.config.as_deref(), &flags);
     let node_id = config.node.node_id.clone();
     let opened = tokio::task::spawn_blocking(move || Parts::open(&config)).await;
-    let parts = opened
+    let mut parts = opened
         .map_err(Failure::failed)?
         .map_err(|e| not_started(&e))?;
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    if args.network_from_stdin {
+        let network = Network::default();
+        // How it is at the start, before anybody is dialled.
+        take(&network, lines.next_line().await.ok().flatten());
+        parts.faults.network = Some(network);
+    }
+    let network = parts.faults.network.clone();
     let node = Node::start(parts).await.map_err(|e| not_started(&e))?;
     out.note(format!("{node_id} listens at {}", node.addr()));
     let from_terminal = std::io::stdin().is_terminal();
@@ -91,7 +104,7 @@ pub(crate) async fn run(args: RunArgs, out: Out) -> Outcome {
     };
     tokio::select! {
         signal = told_to_stop => out.note(format!("{node_id}: {signal}, draining")),
-        () = until_stdin_ends(), if args.until_stdin_ends => {}
+        () = until_stdin_ends(lines, network), if args.until_stdin_ends => {}
         () = signals::at_every_hangup(reread), if !from_terminal => {}
         stopped = node.stopped() => {
             let why = match stopped {
@@ -138,12 +151,18 @@ fn not_started(error: &StartError) -> Failure {
     }
 }
 
-async fn until_stdin_ends() {
-    let mut nothing = [0; 64];
+async fn until_stdin_ends(mut lines: Lines<BufReader<Stdin>>, network: Option<Network>) {
     // An error is an end too.
-    while tokio::io::stdin()
-        .read(&mut nothing)
-        .await
-        .is_ok_and(|count| count > 0)
-    {}
+    while let Ok(Some(line)) = lines.next_line().await {
+        if let Some(network) = &network {
+            take(network, Some(line));
+        }
+    }
+}
+
+fn take(network: &Network, line: Option<String>) {
+    if let Some(hurt) = line.as_deref().and_then(hurt_from_line) {
+        tracing::debug!(?hurt, "network.changed");
+        network.set(hurt);
+    }
 }

@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use quorate_consensus::{NodeId, TxId};
 use quorate_crypto::genesis::read_genesis;
-use quorate_sim::liars::LiarKind;
 use quorate_wire::v1::{Ballot, GetCertificateResponse};
 use serde_json::json;
 
 use super::dev::{default_dir, standing_ready_file};
 use super::parse_tx_id;
-use crate::byzantine::{Honest, Liar, Stage, double_vote, minority, offence, silent, tolerated};
+use crate::byzantine::{
+    Honest, Liar, Stage, TestType, double_vote, minority, offence, silent, tolerated,
+};
 use crate::client::Client;
 use crate::contexts::Context;
 use crate::failure::{Exit, Failure, Outcome};
@@ -59,64 +60,6 @@ pub(crate) struct TestByzantineArgs {
     data_dir: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TestType {
-    /// Signs two values and tells each half of the nodes another one
-    #[value(alias = "equivocator")]
-    DoubleVote,
-    /// Votes against what the others agree on
-    Minority,
-    /// Sends everyone votes "from" the others, signed with the wrong key
-    #[value(alias = "impersonator")]
-    InvalidSignature,
-    /// Sends everyone a vote of its own whose signature does not verify
-    Forger,
-    /// Says nothing until the deadline has passed
-    Silent,
-    /// Sends bytes that are no frame
-    Malformed,
-    /// Sends everyone made-up evidence against another trustee
-    FalseWitness,
-    /// Votes under rules that nobody knows: excused, and counted nowhere
-    WrongRules,
-    /// Repeats to everyone what it hears: allowed, and without effect
-    Replayer,
-    /// Votes on a hundred transactions that nobody asked for, in vain
-    Flooder,
-}
-
-impl TestType {
-    fn name(self) -> &'static str {
-        match self {
-            Self::DoubleVote => "double-vote",
-            Self::Minority => "minority",
-            Self::InvalidSignature => "invalid-signature",
-            Self::Forger => "forger",
-            Self::Silent => "silent",
-            Self::Malformed => "malformed",
-            Self::FalseWitness => "false-witness",
-            Self::WrongRules => "wrong-rules",
-            Self::Replayer => "replayer",
-            Self::Flooder => "flooder",
-        }
-    }
-
-    async fn act(self, stage: &Stage) -> Outcome<Ballot> {
-        match self {
-            Self::DoubleVote => double_vote::act(stage).await,
-            Self::Minority => minority::act(stage).await,
-            Self::InvalidSignature => offence::act(stage, LiarKind::Impersonator).await,
-            Self::Forger => offence::act(stage, LiarKind::Forger).await,
-            Self::Silent => silent::act(stage).await,
-            Self::Malformed => offence::act(stage, LiarKind::Malformed).await,
-            Self::FalseWitness => offence::act(stage, LiarKind::FalseWitness).await,
-            Self::WrongRules => tolerated::act(stage, LiarKind::WrongRules).await,
-            Self::Replayer => tolerated::act(stage, LiarKind::Replayer).await,
-            Self::Flooder => tolerated::act(stage, LiarKind::Flooder).await,
-        }
-    }
-}
-
 pub(crate) async fn run(args: TestByzantineArgs, out: Out) -> Outcome {
     let dir = match &args.data_dir {
         Some(dir) => files::absolute(dir),
@@ -132,7 +75,7 @@ pub(crate) async fn run(args: TestByzantineArgs, out: Out) -> Outcome {
         ));
     }
     let began = Instant::now();
-    let ballot = args.test_type.act(&stage).await.map_err(|failure| {
+    let ballot = act(args.test_type, &stage).await.map_err(|failure| {
         // Most often because earlier lies have used the trustees up.
         match (failure.exit(), failure.advice()) {
             (Exit::Deadline, None) => failure.hint(format!(
@@ -152,6 +95,22 @@ pub(crate) async fn run(args: TestByzantineArgs, out: Out) -> Outcome {
         .await?;
     print(out, args.test_type, &stage, &ballot, &proofs, took);
     Ok(())
+}
+
+/// Puts the lie on the stage. Gives the ballot when it is over.
+async fn act(test_type: TestType, stage: &Stage) -> Outcome<Ballot> {
+    match test_type {
+        TestType::DoubleVote => double_vote::act(stage).await,
+        TestType::Minority => minority::act(stage).await,
+        TestType::Silent => silent::act(stage).await,
+        TestType::InvalidSignature
+        | TestType::Forger
+        | TestType::Malformed
+        | TestType::FalseWitness => offence::act(stage, test_type.liar()).await,
+        TestType::WrongRules | TestType::Replayer | TestType::Flooder => {
+            tolerated::act(stage, test_type.liar()).await
+        }
+    }
 }
 
 fn ready(dir: &std::path::Path) -> Outcome<Ready> {

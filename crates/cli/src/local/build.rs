@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use quorate_chain::ChainKey;
 use quorate_consensus::{NodeId, Rules};
-use quorate_crypto::file;
 use quorate_crypto::genesis::{GenesisParams, init_rules, read_genesis};
+use quorate_crypto::{SigningKey, file};
 use quorate_tls::identity::PersonRole;
 use quorate_tls::pki::{self, InitCa, Issue, Request, SignRequest, Validity};
 
@@ -33,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) vote_timeout_ms: Option<u64>,
     /// Milliseconds between threshold and reservation; likewise.
     pub(crate) settle_window_ms: Option<u64>,
+    /// Makes a new cluster's signing keys reproducible, and worth nothing.
+    pub(crate) seed: Option<String>,
     /// What the nodes log.
     pub(crate) log_level: String,
     /// Where etcd is, if it keeps the board; else the board is a file.
@@ -49,6 +51,7 @@ impl Plan {
             base_port: 0,
             vote_timeout_ms: None,
             settle_window_ms: None,
+            seed: None,
             log_level: "error".into(),
             etcd: None,
         }
@@ -75,6 +78,8 @@ pub(crate) struct Built {
     pub(crate) nodes: Vec<(NodeId, Ports)>,
     /// They were there already.
     pub(crate) continued: bool,
+    /// Its keys come from a seed: everybody who knows it has them.
+    pub(crate) seeded: bool,
     /// Where etcd is, if it keeps the board.
     pub(crate) etcd: Option<Vec<String>>,
     /// Nobody else runs this cluster meanwhile.
@@ -93,6 +98,7 @@ pub(crate) fn build(plan: &Plan) -> Outcome<Built> {
     let rules = if continued {
         let rules = read_genesis(&genesis).map_err(Failure::usage)?;
         same_cluster(plan, &rules)?;
+        same_seed(plan, &layout)?;
         same_board(plan, &layout, &rules)?;
         rules
     } else {
@@ -106,6 +112,7 @@ pub(crate) fn build(plan: &Plan) -> Outcome<Built> {
         write_atomically(&layout.node(node_id).config(), text.as_bytes())?;
     }
     Ok(Built {
+        seeded: layout.seed().exists(),
         layout,
         rules,
         nodes,
@@ -171,6 +178,30 @@ fn same_cluster(plan: &Plan, rules: &Rules) -> Outcome {
     Ok(())
 }
 
+/// Keys that are there stay what they are.
+fn same_seed(plan: &Plan, layout: &Layout) -> Outcome {
+    let Some(asked) = &plan.seed else {
+        return Ok(());
+    };
+    let found = std::fs::read_to_string(layout.seed()).ok();
+    if found.as_deref() == Some(asked) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "the cluster in {} has other keys than those of seed {asked:?}",
+        plan.dir.display()
+    ))
+    .hint("start anew with --clean, or use another --data-dir"))
+}
+
+/// A key of a seed: one for each purpose.
+fn seeded(seed: &str, purpose: &str) -> [u8; 32] {
+    let mut material = seed.as_bytes().to_vec();
+    material.push(0);
+    material.extend_from_slice(purpose.as_bytes());
+    blake3::derive_key("quorate dev --seed, 2026: keys worth nothing", &material)
+}
+
 /// A board does not move from a file to etcd or back: to its nodes it would look as if
 /// it had been put back to its beginning.
 fn same_board(plan: &Plan, layout: &Layout, rules: &Rules) -> Outcome {
@@ -223,9 +254,16 @@ fn create(plan: &Plan, layout: &Layout) -> Outcome<Rules> {
         validity: Validity::authority(),
     };
     pki::init_cluster_ca(&init).map_err(|e| cannot(&e))?;
-    ChainKey::generate()
+    let chain_key = match &plan.seed {
+        Some(seed) => Ok(ChainKey::from_bytes(seeded(seed, "chain"))),
+        None => ChainKey::generate(),
+    };
+    chain_key
         .and_then(|key| key.write_new(&layout.chain_key()))
         .map_err(|e| cannot(&e))?;
+    if let Some(seed) = &plan.seed {
+        write_atomically(&layout.seed(), seed.as_bytes())?;
+    }
     let mut members = Vec::new();
     for node_id in node_ids(count) {
         let node = layout.node(&node_id);
@@ -236,7 +274,14 @@ fn create(plan: &Plan, layout: &Layout) -> Outcome<Rules> {
             sans: Vec::new(),
             authority_validity: Validity::authority(),
         };
-        pki::request(&request).map_err(|e| cannot(&e))?;
+        let requested = match &plan.seed {
+            None => pki::request(&request),
+            Some(seed) => {
+                let key = |role| SigningKey::from_seed(seeded(seed, &format!("{role} {node_id}")));
+                pki::request_with(&request, key("vote"), key("node"))
+            }
+        };
+        requested.map_err(|e| cannot(&e))?;
         let sign = SignRequest {
             ca_dir: layout.ca_dir(),
             csr: node.files.csr.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::{NodeId, Rules};
-use quorate_node::{Config, Faults, Node, NodeHandle, Parts, Stopped};
+use quorate_node::{Config, Faults, Hurt, Loop, Network, Node, NodeHandle, Parts, Stopped};
 use quorate_tls::pki;
 use tokio::sync::watch;
 use tonic_health::pb::HealthCheckRequest;
@@ -15,6 +15,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::build::{Built, Plan, Ports, build};
 use super::layout::{Layout, NodeLayout};
+use super::network::line_of;
 use super::process::Supervised;
 use super::ready::{Ready, ReadyNode};
 use crate::client::{Client, channel};
@@ -104,7 +105,11 @@ impl Cluster {
         };
         let node = self.built.layout.node(node_id);
         let running = match self.mode {
-            Mode::Processes => Running::Process(Supervised::start(node)?),
+            Mode::Processes => {
+                let hurt = faults.network.as_ref().map(Network::hurt);
+                let line = line_of(&hurt.unwrap_or_default());
+                Running::Process(Supervised::start(node, line)?)
+            }
             Mode::Inside => Running::Inside(Box::new(start_inside(&node, faults).await?)),
         };
         place.insert(running);
@@ -129,6 +134,59 @@ impl Cluster {
         }
     }
 
+    /// Ends one node as a crash does.
+    pub(crate) async fn kill_node(&mut self, node_id: &NodeId) {
+        match self.running.remove(node_id) {
+            Some(Running::Inside(node)) => node.kill().await,
+            Some(Running::Process(process)) => process.kill().await,
+            None => {}
+        }
+    }
+
+    /// Stops one node where it stands, or lets it go on; `faults` are those that it was
+    /// started with.
+    ///
+    /// # Errors
+    /// When its process cannot be signalled.
+    pub(crate) fn freeze_node(&self, node_id: &NodeId, faults: &Faults, frozen: bool) -> Outcome {
+        match self.running.get(node_id) {
+            Some(Running::Process(process)) => process.freeze(frozen),
+            Some(Running::Inside(_)) => {
+                if let Some(freezer) = &faults.freezer {
+                    Loop::ALL.into_iter().for_each(|which| match frozen {
+                        true => freezer.freeze(which),
+                        false => freezer.thaw(which),
+                    });
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Puts the network of one node into this state; `faults` are those that it was
+    /// started with.
+    pub(crate) fn hurt_node(&self, node_id: &NodeId, faults: &Faults, hurt: Hurt) {
+        if let Some(Running::Process(process)) = self.running.get(node_id) {
+            process.tell(line_of(&hurt));
+        }
+        if let Some(network) = &faults.network {
+            network.set(hurt);
+        }
+    }
+
+    /// Whether the node says within this time that it is in service.
+    pub(crate) async fn is_in_service(&self, node_id: &NodeId, within: Duration) -> bool {
+        let asked = async {
+            let mut health = HealthClient::new(channel(&self.context(node_id)).ok()?);
+            let service = String::new();
+            let answer = health.check(HealthCheckRequest { service }).await.ok()?;
+            Some(answer.into_inner().status() == ServingStatus::Serving)
+        };
+        let runs = self.running.contains_key(node_id);
+        runs && tokio::time::timeout(within, asked).await == Ok(Some(true))
+    }
+
     /// Stops every node, drained, all at once.
     pub(crate) async fn stop(mut self) {
         let running = std::mem::take(&mut self.running);
@@ -147,28 +205,35 @@ impl Cluster {
     /// When one of them does not.
     pub(crate) async fn until_in_service(&self) -> Outcome {
         for node_id in self.running.keys() {
-            let mut health = HealthClient::new(channel(&self.context(node_id))?);
-            let what = format!("{node_id} to come into service");
-            let waited = until_some(&what, PATIENCE, async || {
-                let request = HealthCheckRequest {
-                    service: String::new(),
-                };
-                let answer = health.check(request).await;
-                let serving =
-                    answer.is_ok_and(|a| a.into_inner().status() == ServingStatus::Serving);
-                Ok(serving.then_some(()))
-            })
-            .await;
-            waited.map_err(|failure| {
-                let log = self.built.layout.node(node_id).log();
-                let hint = match self.mode {
-                    Mode::Processes => format!("its log is {}", log.display()),
-                    Mode::Inside => "start with RUST_LOG=info to see why".to_owned(),
-                };
-                Failure::new(Exit::Unavailable, failure).hint(hint)
-            })?;
+            self.until_one_in_service(node_id).await?;
         }
         Ok(())
+    }
+
+    /// Waits until this node says that it is in service.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(crate) async fn until_one_in_service(&self, node_id: &NodeId) -> Outcome {
+        let mut health = HealthClient::new(channel(&self.context(node_id))?);
+        let what = format!("{node_id} to come into service");
+        let waited = until_some(&what, PATIENCE, async || {
+            let request = HealthCheckRequest {
+                service: String::new(),
+            };
+            let answer = health.check(request).await;
+            let serving = answer.is_ok_and(|a| a.into_inner().status() == ServingStatus::Serving);
+            Ok(serving.then_some(()))
+        })
+        .await;
+        waited.map_err(|failure| {
+            let log = self.built.layout.node(node_id).log();
+            let hint = match self.mode {
+                Mode::Processes => format!("its log is {}", log.display()),
+                Mode::Inside => "start with RUST_LOG=info to see why".to_owned(),
+            };
+            Failure::new(Exit::Unavailable, failure).hint(hint)
+        })
     }
 
     /// The trustees, ascending.
@@ -188,6 +253,16 @@ impl Cluster {
     /// Where the files are.
     pub(crate) fn layout(&self) -> &Layout {
         &self.built.layout
+    }
+
+    /// Where the nodes run.
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Its keys come from a seed: everybody who knows it has them.
+    pub(crate) fn seeded(&self) -> bool {
+        self.built.seeded
     }
 
     /// The files were there already.

@@ -35,6 +35,16 @@ impl Layout {
         self.root.join("lock")
     }
 
+    /// What a cluster with reproducible keys was made from.
+    pub(crate) fn seed(&self) -> PathBuf {
+        self.root.join("seed")
+    }
+
+    /// Where `quorate dev` takes acts while it runs.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.root.join("control.sock")
+    }
+
     /// The cluster CA.
     pub(crate) fn ca_dir(&self) -> PathBuf {
         self.root.join("ca")

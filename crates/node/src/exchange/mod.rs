@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::mailbox::Mailbox;
 use crate::metrics::Meter;
+use crate::network::Network;
 use crate::prewarm::Prewarmer;
 
 pub(crate) use codec::RawCodec;
@@ -110,6 +111,7 @@ impl Drop for DialledPlace {
 pub(crate) struct Admission {
     registry: Registry,
     refused: Mutex<HashMap<NodeId, bool>>,
+    network: Option<Network>,
     changes: watch::Sender<u64>,
 }
 
@@ -118,7 +120,43 @@ impl Admission {
         Self {
             registry,
             refused: Mutex::default(),
+            network: None,
             changes: watch::Sender::new(0),
+        }
+    }
+
+    /// The same behind a network that can be cut.
+    pub(crate) fn behind(self, network: Option<Network>) -> Self {
+        Self { network, ..self }
+    }
+
+    /// Ends the connections of peers that the network cuts off, for as long as the node
+    /// runs.
+    pub(crate) async fn obey_network(self: Arc<Self>) {
+        let Some(network) = &self.network else { return };
+        let mut changes = network.changes();
+        loop {
+            let cut = changes.borrow_and_update().cut.clone();
+            for node_id in &cut {
+                self.registry.cancel_node(node_id);
+            }
+            self.changes.send_modify(|n| *n += 1);
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether the network lets nothing through to or from this peer.
+    pub(crate) fn is_cut(&self, node_id: &NodeId) -> bool {
+        let network = self.network.as_ref();
+        network.is_some_and(|network| network.is_cut(node_id))
+    }
+
+    /// Waits as long as the network is slow.
+    pub(crate) async fn linger(&self) {
+        if let Some(network) = &self.network {
+            network.linger().await;
         }
     }
 
@@ -145,7 +183,7 @@ impl Admission {
     }
 
     pub(crate) fn is_welcome(&self, node_id: &NodeId) -> bool {
-        self.lock().get(node_id) != Some(&true)
+        self.lock().get(node_id) != Some(&true) && !self.is_cut(node_id)
     }
 
     /// Wakes when somebody's welcome changed.

@@ -115,6 +115,7 @@ async fn read(
     let limiter: DefaultDirectRateLimiter =
         RateLimiter::direct(Quota::per_second(sessions.frames_per_sec));
     while let Some(chunk) = incoming.next().await {
+        sessions.admission.linger().await;
         let mut frames = Vec::with_capacity(chunk.len());
         let mut end = None;
         for item in chunk {
@@ -235,6 +236,11 @@ async fn write(
             }
             () = waiting.closing.cancelled() => return,
             () = outgoing.closed() => return,
+        }
+        tokio::select! {
+            biased;
+            () = waiting.closing.cancelled() => {}
+            () = sessions.admission.linger() => {}
         }
         if waiting.has_drained() {
             tracing::info!("exchange.drained");

@@ -112,6 +112,16 @@ impl Rules {
             _ if caller.cluster != self.cluster => Err(wrong("this cluster's")),
             Allowed::Anybody => Ok(()),
             Allowed::Nodes if caller.role != Role::Node => Err(wrong("nodes")),
+            Allowed::Nodes if self.admission.is_cut(&caller.node_id) => {
+                Err(ApiError::Unavailable {
+                    reason: "NETWORK_CUT",
+                    why: format!(
+                        "the network between {} and {} is cut",
+                        self.own, caller.node_id
+                    ),
+                    retry: std::time::Duration::from_secs(1),
+                })
+            }
             Allowed::Nodes if !self.admission.is_welcome(&caller.node_id) => {
                 Err(ApiError::Rejected(quorate_engine::Reject::Banned {
                     node_id: caller.node_id.clone(),

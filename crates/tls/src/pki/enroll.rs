@@ -59,6 +59,18 @@ pub fn default_sans(node_id: &NodeId) -> Vec<String> {
 /// # Errors
 /// [`PkiError`]; when one of the files exists already, nothing was written.
 pub fn request(params: &Request) -> Result<Requested, PkiError> {
+    request_with(params, SigningKey::generate()?, SigningKey::generate()?)
+}
+
+/// The same with a vote key and a node key that are there already.
+///
+/// # Errors
+/// As [`request`].
+pub fn request_with(
+    params: &Request,
+    vote_key: SigningKey,
+    node_key: SigningKey,
+) -> Result<Requested, PkiError> {
     let Request {
         dir,
         cluster_name,
@@ -72,7 +84,6 @@ pub fn request(params: &Request) -> Result<Requested, PkiError> {
     for name in &sans {
         csr.subject_alt_names.push(san(name)?);
     }
-    let (vote_key, node_key) = (SigningKey::generate()?, SigningKey::generate()?);
     let member = make_member_record(cluster_name, node_id, &vote_key, &node_key)?;
     let tls_key = new_key()?;
     let csr = csr.serialize_request(&tls_key)?.pem()?;

@@ -20,7 +20,8 @@ mod renew;
 pub use authority::{AuthorityKind, InitCa, init_cluster_ca};
 pub use crl::{CRL_DAYS, CrlFacts, MakeCrl, Revoke, make_crl, revoke, serial_issued_by, show_crls};
 pub use enroll::{
-    Issue, Request, Requested, SignRequest, default_sans, issue, request, sign_request,
+    Issue, Request, Requested, SignRequest, default_sans, issue, request, request_with,
+    sign_request,
 };
 pub use inspect::{CertFacts, Verify, VerifyError, show, verify};
 pub use renew::{Renew, RequestAgain, renew, request_again};
