@@ -103,6 +103,7 @@ async fn slice(ratio: Option<f64>, each: Duration) -> Slice {
         burst: many,
         frames_per_sec: many,
         unstarted_per_client: many,
+        ..Limits::default()
     };
     let mut nodes = Vec::new();
     for i in 0..4 {

@@ -335,8 +335,7 @@ async fn assemble(
         parts.node_id.clone(),
         rules.cluster_name().to_owned(),
         admission,
-        parts.limits.calls_per_sec,
-        parts.limits.burst,
+        &parts.limits,
         meter.clone(),
         clock,
     ));

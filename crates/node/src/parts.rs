@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message as _;
 use quorate_audit::{AuditError, AuditStore, Lineage};
@@ -106,6 +107,8 @@ pub struct Limits {
     pub frames_per_sec: NonZeroU32,
     /// Ballots that one client may keep open while too few others have voted on them.
     pub unstarted_per_client: NonZeroU32,
+    /// How long a request may take to arrive.
+    pub request_time: Duration,
 }
 
 impl Default for Limits {
@@ -116,6 +119,7 @@ impl Default for Limits {
             burst: limit(1000),
             frames_per_sec: limit(10_000),
             unstarted_per_client: limit(2_500),
+            request_time: Duration::from_secs(10),
         }
     }
 }
@@ -240,6 +244,7 @@ impl Parts {
                 burst: limit(network.rate_limit_burst),
                 frames_per_sec: limit(network.rate_limit_frames_per_sec),
                 unstarted_per_client: limit(network.max_unstarted_per_client),
+                ..Limits::default()
             },
             coordinator,
             audit,

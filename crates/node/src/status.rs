@@ -17,6 +17,7 @@
 //! | a client's share of unstarted ballots is used up | RESOURCE_EXHAUSTED | `CLIENT_QUOTA` | RetryInfo |
 //! | the trustee's is | RESOURCE_EXHAUSTED | `TOO_MANY_UNSTARTED` | |
 //! | store away, node starting or stopping | UNAVAILABLE | the engine's, `SHUTTING_DOWN` | RetryInfo |
+//! | request that trickles in | DEADLINE_EXCEEDED | `REQUEST_TOO_SLOW` | |
 //! | deadline | DEADLINE_EXCEEDED | `DEADLINE_EXCEEDED` | |
 //! | any other refusal of the board | FAILED_PRECONDITION | [`Refusal::reason`] | |
 //! | the log is not what was believed | DATA_LOSS | `STORE_TAMPERING` | |
@@ -86,6 +87,8 @@ pub enum ApiError {
         /// How many it may keep open.
         most: usize,
     },
+    /// The request did not arrive in time.
+    RequestSlow(Duration),
     /// The call's deadline passed.
     DeadlineExceeded,
     /// Unknown whether it took effect: repeat the same.
@@ -197,6 +200,9 @@ impl From<ApiError> for Status {
                 .status(format!(
                     "{caller} keeps {most} ballots open that too few other trustees have voted on: wait until they start or expire, or raise network.max_unstarted_per_client on its node"
                 )),
+            E::RequestSlow(limit) => Row::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW").status(
+                format!("the request was not whole within {limit:?}: nothing was done; send it at once"),
+            ),
             E::DeadlineExceeded => Row::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED").status(
                 "the deadline passed: if this was a vote, it may be recorded; repeating it is safe",
             ),

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use common::calls::{METHODS, call, truncated};
 use common::*;
 use prost::Message as _;
 use quorate_consensus::wire::{
@@ -17,78 +17,7 @@ use quorate_consensus::{Domain, Value, rules};
 use quorate_coordinator::{Coordinator, StoreError};
 use quorate_engine::{ProposeError, Proposed};
 use quorate_node::{Parts, StartError};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
-
-/// Sends bytes as they are.
-#[derive(Clone, Copy, Default)]
-struct AnyBytes;
-
-impl Codec for AnyBytes {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for AnyBytes {
-    type Item = Bytes;
-    type Error = Status;
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for AnyBytes {
-    type Item = Bytes;
-    type Error = Status;
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
-}
-
-const METHODS: [&str; 6] = [
-    "/quorate.v1.VoteService/Submit",
-    "/quorate.v1.VoteService/Status",
-    "/quorate.v1.VoteService/Watch",
-    "/quorate.v1.VoteService/List",
-    "/quorate.v1.VoteService/GetCertificate",
-    "/quorate.v1.VoteService/GetRules",
-];
-
-/// Calls any method with any bytes; gives the first message or the error.
-async fn call(channel: &Channel, method: &'static str, bytes: &[u8]) -> Result<Bytes, Status> {
-    let mut grpc = tonic::client::Grpc::new(channel.clone());
-    grpc.ready().await.unwrap();
-    let path = http::uri::PathAndQuery::from_static(method);
-    let request = Request::new(Bytes::copy_from_slice(bytes));
-    let response = grpc.server_streaming(request, path, AnyBytes).await?;
-    let message = response.into_inner().message().await?;
-    message.ok_or_else(|| Status::unknown("nothing came"))
-}
-
-/// One call whose gRPC framing says more bytes than there are.
-async fn truncated(channel: &Channel, method: &str) -> Status {
-    let mut channel = channel.clone();
-    std::future::poll_fn(|cx| tower::Service::poll_ready(&mut channel, cx))
-        .await
-        .unwrap();
-    let request = http::Request::post(format!("http://node{method}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(tonic::body::Body::new("\0\0\0\0\x20half".to_owned()))
-        .unwrap();
-    let response = tower::Service::call(&mut channel, request).await.unwrap();
-    Status::from_header_map(response.headers()).expect("an error at once")
-}
+use tonic::Code;
 
 async fn revision(node: &quorate_node::NodeHandle) -> u64 {
     node.look(|engine| engine.board().revision()).await.unwrap()

@@ -2,12 +2,11 @@
 //! span for the log. One tower layer.
 
 use std::future::Future;
-use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -22,8 +21,11 @@ use tracing::Instrument as _;
 use crate::clock::Clock;
 use crate::exchange::Admission;
 use crate::metrics::Meter;
+use crate::parts::Limits;
 use crate::peer_clocks;
 use crate::status::{ApiError, refine};
+
+use super::patience;
 
 /// Every so many calls, identities that have not called for long are forgotten.
 const FORGET_EVERY: u32 = 4096;
@@ -56,6 +58,7 @@ pub(crate) struct Rules {
     calls: AtomicU32,
     meter: Arc<Meter>,
     clock: Clock,
+    patience: Duration,
 }
 
 impl Rules {
@@ -63,12 +66,11 @@ impl Rules {
         own: NodeId,
         cluster: String,
         admission: Arc<Admission>,
-        per_second: NonZeroU32,
-        burst: NonZeroU32,
+        limits: &Limits,
         meter: Arc<Meter>,
         clock: Clock,
     ) -> Self {
-        let quota = Quota::per_second(per_second).allow_burst(burst);
+        let quota = Quota::per_second(limits.calls_per_sec).allow_burst(limits.burst);
         Self {
             own,
             cluster,
@@ -77,6 +79,7 @@ impl Rules {
             calls: AtomicU32::new(0),
             meter,
             clock,
+            patience: limits.request_time,
         }
     }
 
@@ -203,6 +206,7 @@ where
             return Box::pin(std::future::ready(Ok(answer)));
         }
         let began = Instant::now();
+        let request = patience::within(self.rules.patience, request);
         let answer = self.inner.call(request);
         let rules = self.rules.clone();
         let call = async move {
@@ -274,13 +278,17 @@ mod tests {
     use super::*;
 
     fn rules(per_second: u32) -> Rules {
-        let limit = NonZeroU32::new(per_second).unwrap();
+        let limit = std::num::NonZeroU32::new(per_second).unwrap();
+        let limits = Limits {
+            calls_per_sec: limit,
+            burst: limit,
+            ..Limits::default()
+        };
         Rules::new(
             id("node1"),
             "c".into(),
             Arc::new(Admission::new(Registry::new())),
-            limit,
-            limit,
+            &limits,
             Arc::default(),
             Clock::start(0),
         )

@@ -3,6 +3,7 @@
 mod archived;
 mod gate;
 mod list;
+mod patience;
 mod quota;
 mod route;
 mod watch;

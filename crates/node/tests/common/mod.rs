@@ -5,6 +5,7 @@
     reason = "each test file uses its own part"
 )]
 
+pub mod calls;
 pub mod scrape;
 
 use std::net::{SocketAddr, TcpListener};
