@@ -13,7 +13,7 @@ use crate::failure::{Failure, Outcome};
 use crate::files::absolute;
 use crate::local::{Cluster, Layout, LocalEtcd, Mode, Plan, check_not_running, clean};
 use crate::output::{Out, Tone, clock, clock_ms};
-use crate::playground::{Control, Playground};
+use crate::playground::{Act, Control, Playground};
 use crate::signals;
 
 const EXAMPLES: &str = "\
@@ -249,6 +249,7 @@ async fn serve(
             Some(_) = changes.next() => None,
         };
         if let Some((act, answer)) = asked {
+            let looks = act == Act::Status {};
             let done = tokio::select! {
                 done = playground.act(act) => done,
                 name = &mut *told_to_stop => {
@@ -256,7 +257,9 @@ async fn serve(
                     return Ok(());
                 }
             };
-            if let Ok(report) = &done {
+            if let Ok(report) = &done
+                && !looks
+            {
                 out.json(&json!({ "event": "act", "report": report }));
                 out.line(format!("{}  {}", clock(clock_ms()), report.done));
             }

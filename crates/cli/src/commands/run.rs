@@ -162,7 +162,6 @@ async fn until_stdin_ends(mut lines: Lines<BufReader<Stdin>>, network: Option<Ne
 
 fn take(network: &Network, line: Option<String>) {
     if let Some(hurt) = line.as_deref().and_then(hurt_from_line) {
-        tracing::debug!(?hurt, "network.changed");
         network.set(hurt);
     }
 }

@@ -11,7 +11,7 @@ use quorate_consensus::wire::frame;
 use quorate_consensus::{Choice, NodeId, Rules, TxId};
 use quorate_node::exchange::{RawError, RawSession};
 use quorate_sim::liars::{self, Cue, LiarKind, Lie};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::byzantine::Liar;
@@ -29,12 +29,18 @@ const WAITING: usize = 256;
 /// How many transactions the liar remembers having been asked about.
 const REMEMBERED: usize = 10_000;
 
+/// Who refused the liar so often goes on refusing it.
+const TRIES: usize = 4;
+
 /// A liar at work. It stops when this is dropped.
-pub(crate) struct Standing(JoinHandle<()>);
+pub(crate) struct Standing {
+    work: JoinHandle<()>,
+    settled: watch::Receiver<BTreeSet<NodeId>>,
+}
 
 impl Drop for Standing {
     fn drop(&mut self) {
-        self.0.abort();
+        self.work.abort();
     }
 }
 
@@ -46,7 +52,17 @@ impl Standing {
         nodes: Vec<(NodeId, String)>,
         kind: LiarKind,
     ) -> Self {
-        Self(tokio::spawn(lie(Arc::new(liar), rules, nodes, kind)))
+        let (report, settled) = watch::channel(BTreeSet::new());
+        let work = tokio::spawn(lie(Arc::new(liar), rules, nodes, kind, report));
+        Self { work, settled }
+    }
+
+    /// Waits until each of these nodes listens to the liar, or refuses to.
+    pub(crate) async fn until_settled(&self, with: &[NodeId]) {
+        let mut settled = self.settled.clone();
+        let all = |settled: &BTreeSet<NodeId>| with.iter().all(|node| settled.contains(node));
+        // An end of the liar is an end of the waiting.
+        let _ = settled.wait_for(all).await;
     }
 }
 
@@ -59,10 +75,17 @@ enum Words {
 /// What comes from one node.
 enum News {
     Met(NodeId),
+    Refused(NodeId),
     Heard(NodeId, frame::Body),
 }
 
-async fn lie(liar: Arc<Liar>, rules: Arc<Rules>, nodes: Vec<(NodeId, String)>, kind: LiarKind) {
+async fn lie(
+    liar: Arc<Liar>,
+    rules: Arc<Rules>,
+    nodes: Vec<(NodeId, String)>,
+    kind: LiarKind,
+    report: watch::Sender<BTreeSet<NodeId>>,
+) {
     let (tell, mut told) = mpsc::channel(WAITING);
     let mut lines = BTreeMap::new();
     // They end with this set.
@@ -97,7 +120,15 @@ async fn lie(liar: Arc<Liar>, rules: Arc<Rules>, nodes: Vec<(NodeId, String)>, k
         };
         tokio::select! {
             Some(news) = told.recv() => match news {
-                News::Met(peer) => mind.cue(Cue::Met { peer: &peer }),
+                News::Met(peer) => {
+                    mind.cue(Cue::Met { peer: &peer });
+                    report.send_modify(|settled| {
+                        settled.insert(peer);
+                    });
+                }
+                News::Refused(peer) => report.send_modify(|settled| {
+                    settled.insert(peer);
+                }),
                 News::Heard(peer, body) => mind.hear(&peer, &body),
             },
             () = woken => {
@@ -183,14 +214,21 @@ async fn keep_a_stream(
     mut says: mpsc::Receiver<Words>,
     tell: mpsc::Sender<News>,
 ) {
+    let mut refused = 0;
     loop {
         if let Ok(mut session) = liar.session(&addr).await {
+            refused = 0;
             // What was said before was said to nobody.
             while says.try_recv().is_ok() {}
             if tell.send(News::Met(peer.clone())).await.is_err() {
                 return;
             }
             talk(&mut session, &peer, &mut says, &tell).await;
+        } else {
+            refused += 1;
+            if refused == TRIES && tell.send(News::Refused(peer.clone())).await.is_err() {
+                return;
+            }
         }
         tokio::time::sleep(PAUSE).await;
     }

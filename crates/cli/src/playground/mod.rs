@@ -258,7 +258,7 @@ impl Playground {
     async fn lie(&mut self, name: &str, liar: &str) -> Outcome<String> {
         let lie: TestType = liar.parse().map_err(Failure::usage)?;
         let (node_id, toy) = self.toy(name)?;
-        // A liar in its place goes now.
+        // A liar that is there already goes now.
         thaw(toy);
         toy.state = State::Stopped;
         self.cluster.stop_node(&node_id).await;
@@ -269,6 +269,14 @@ impl Playground {
         let others = self.toys.keys().filter(|other| **other != node_id);
         let others = others.map(|other| (other.clone(), self.cluster.context(other).endpoint));
         let standing = Standing::start(keys, rules, others.collect(), lie.liar());
+        let listen = |other: &NodeId| self.runs(other) && self.same_part(other, &node_id);
+        let listeners: Vec<_> = self
+            .toys
+            .keys()
+            .filter(|other| listen(other))
+            .cloned()
+            .collect();
+        standing.until_settled(&listeners).await;
         if let Some(toy) = self.toys.get_mut(&node_id) {
             toy.state = State::Lying(lie, standing);
             toy.lied = true;
@@ -277,6 +285,16 @@ impl Playground {
             "{node_id} lies from now on ({}), whenever the others vote",
             lie.name()
         ))
+    }
+
+    fn runs(&self, node_id: &NodeId) -> bool {
+        let toy = self.toys.get(node_id);
+        toy.is_some_and(|toy| matches!(toy.state, State::Running))
+    }
+
+    fn same_part(&self, one: &NodeId, other: &NodeId) -> bool {
+        let mut parts = self.parts.iter();
+        parts.any(|part| part.contains(one) && part.contains(other))
     }
 
     fn reaches_board(&self, node_id: &NodeId) -> bool {
