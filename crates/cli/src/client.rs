@@ -127,7 +127,8 @@ impl Client {
     }
 }
 
-/// A channel that connects when it is first used.
+/// A channel that connects when it is first used: of several endpoints to the first that
+/// answers.
 ///
 /// # Errors
 /// When a file cannot be read or is not what it should be, or the address is none.
@@ -140,11 +141,9 @@ pub(crate) fn channel(context: &Context) -> Outcome<Channel> {
     .map_err(|e| {
         Failure::usage(e).hint("`quorate certs show FILE` tells what a certificate is for")
     })?;
-    quorate_tls::connect(
-        &tls,
-        &context.endpoint,
-        ExpectedPeer::any(),
-        DialOptions::default(),
-    )
-    .map_err(|e| Failure::usage(e).hint("give it as with --endpoint localhost:9001"))
+    let endpoints: Vec<_> = context.endpoint.split(',').map(str::trim).collect();
+    let (any, options) = (ExpectedPeer::any(), DialOptions::default());
+    quorate_tls::connect_any(&tls, &endpoints, any, options).map_err(|e| {
+        Failure::usage(e).hint("give it as with --endpoint localhost:9001, several with commas")
+    })
 }

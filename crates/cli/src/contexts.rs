@@ -14,7 +14,7 @@ use crate::files::write_atomically;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Context {
-    /// host:port of the node.
+    /// host:port of the node; several with commas are tried one after the other.
     pub(crate) endpoint: String,
     /// The cluster CA, which certified the node.
     pub(crate) cacert: PathBuf,

@@ -20,9 +20,14 @@ pub(crate) struct RemoteArgs {
     #[arg(long = "node", short = 'n', value_name = "NAME", value_delimiter = ',')]
     pub(crate) nodes: Vec<String>,
 
-    /// Node to talk to, by its address; needs --cacert, --cert and --key
+    /// Node to talk to, by its address; several with commas are tried one after the
+    /// other. Needs --cacert, --cert and --key, or a --context that has them
     #[arg(long, value_name = "HOST:PORT", env = "QUORATE_ENDPOINT")]
     pub(crate) endpoint: Option<String>,
+
+    /// The context that gives the address and the files not given here
+    #[arg(long, value_name = "NAME", env = "QUORATE_CONTEXT")]
+    pub(crate) context: Option<String>,
 
     /// The cluster CA, which certified the node
     #[arg(long, value_name = "FILE", env = "QUORATE_CACERT")]
@@ -119,7 +124,7 @@ impl RemoteArgs {
         let contexts = Contexts::load(&Contexts::path()?)?;
         let mut names = self.nodes.clone();
         if names.is_empty() {
-            names.extend(contexts.current.clone());
+            names.extend(self.context.clone().or_else(|| contexts.current.clone()));
         }
         if names.is_empty() {
             return Err(Failure::usage("no node was named and there is no current context").hint(
@@ -153,20 +158,26 @@ impl RemoteArgs {
     }
 
     fn by_flags(&self, endpoint: &str) -> Outcome<Context> {
-        let file = |flag: &str, path: &Option<PathBuf>| {
-            path.as_deref().map(absolute).ok_or_else(|| {
+        let context = match &self.context {
+            None => None,
+            Some(name) => Some(Contexts::load(&Contexts::path()?)?.named(name)?.clone()),
+        };
+        let file = |flag: &str, given: &Option<PathBuf>, known: Option<&PathBuf>| {
+            let given = given.as_deref().map(absolute);
+            given.or_else(|| known.cloned()).ok_or_else(|| {
                 Failure::usage(format!("--endpoint needs --{flag} too")).hint(format!(
-                    "give --{flag} FILE or set QUORATE_{}",
+                    "give --{flag} FILE, set QUORATE_{}, or name a --context that has it",
                     flag.to_uppercase()
                 ))
             })
         };
+        let known = context.as_ref();
         Ok(Context {
             endpoint: endpoint.to_owned(),
-            cacert: file("cacert", &self.cacert)?,
-            cert: file("cert", &self.cert)?,
-            key: file("key", &self.key)?,
-            cluster_id: None,
+            cacert: file("cacert", &self.cacert, known.map(|c| &c.cacert))?,
+            cert: file("cert", &self.cert, known.map(|c| &c.cert))?,
+            key: file("key", &self.key, known.map(|c| &c.key))?,
+            cluster_id: known.and_then(|c| c.cluster_id.clone()),
         })
     }
 }

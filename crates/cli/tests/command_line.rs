@@ -3,13 +3,23 @@
 
 mod common;
 
-use common::{Home, until};
+use common::{Home, enrol, free_port, until};
 
 /// Every command, with its subcommands.
 const COMMANDS: &[&[&str]] = &[
     &[],
     &["demo"],
     &["dev"],
+    &["dev", "status"],
+    &["dev", "stop"],
+    &["dev", "start"],
+    &["dev", "pause"],
+    &["dev", "resume"],
+    &["dev", "kill"],
+    &["dev", "partition"],
+    &["dev", "delay"],
+    &["dev", "heal"],
+    &["dev", "lie"],
     &["run"],
     &["vote"],
     &["status"],
@@ -39,7 +49,10 @@ const COMMANDS: &[&[&str]] = &[
     &["certs", "verify"],
     &["keygen"],
     &["config"],
+    &["config", "check"],
     &["config", "get-contexts"],
+    &["config", "current-context"],
+    &["config", "set-context"],
     &["config", "use-context"],
     &["config", "delete-context"],
     &["sim"],
@@ -265,54 +278,6 @@ fn no_colours_in_a_pipe() {
         .stdout;
     assert!(rules.contains("cluster id"));
     assert!(!rules.contains('\x1b'), "{rules:?}");
-}
-
-/// CA, request, certificate, client, rules: in `certs/` and `genesis.rules`, for one
-/// trustee. Gives the cluster id.
-fn enrol(home: &Home) -> String {
-    home.run(&["certs", "init", "--cluster", "solo"]).expect(0);
-    let request = [
-        "certs",
-        "request",
-        "--cluster",
-        "solo",
-        "--node-id",
-        "alone",
-    ];
-    let made = home
-        .run(&[&request[..], &["--json"]].concat())
-        .expect(0)
-        .json();
-    assert_eq!(made["csr"], "certs/alone.csr");
-    // Keys are never overwritten.
-    home.run(&request).expect(1);
-    home.run(&["certs", "sign", "--node-id", "alone"]).expect(0);
-    home.run(&["certs", "issue", "--node-id", "alone", "--name", "app"])
-        .expect(0);
-    let init = [
-        "rules",
-        "init",
-        "--cluster",
-        "solo",
-        "--threshold",
-        "1",
-        "--members",
-        "certs",
-        "-o",
-        "genesis.rules",
-    ];
-    let rules = home
-        .run(&[&init[..], &["--json"]].concat())
-        .expect(0)
-        .json();
-    assert_eq!(rules["threshold"], 1);
-    assert_eq!(rules["members"][0]["node_id"], "alone");
-    rules["cluster_id"].as_str().expect("an id").to_owned()
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 #[test]

@@ -317,6 +317,23 @@ impl Parts {
     }
 }
 
+/// The rules in force that a configuration names, held against it. Reads the rules file
+/// and nothing else.
+///
+/// # Errors
+/// [`StartError::Rules`], or [`StartError::Config`] when they differ.
+pub fn configured_rules(config: &Config) -> Result<Arc<Rules>, StartError> {
+    let consensus = &config.consensus;
+    let verifier = CachedVerifier::default();
+    let (_, mut all) = read_rules(&consensus.rules_path, consensus.cluster_id, &verifier)?;
+    let rules = all.pop().ok_or_else(|| StartError::Rules {
+        path: consensus.rules_path.clone(),
+        reason: "holds no rules document".to_owned(),
+    })?;
+    config.check(&rules)?;
+    Ok(rules)
+}
+
 /// Reads a rules file: a genesis document, or the chain of documents from the genesis
 /// on. Which it is, the pinned cluster id tells.
 pub(crate) fn read_rules(

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -214,14 +215,48 @@ pub fn connect(
     expect: ExpectedPeer,
     options: DialOptions,
 ) -> Result<Channel, DialError> {
-    let target = Target::new(tls, addr, expect, options)?;
+    connect_any(tls, &[addr], expect, options)
+}
+
+/// The same with several addresses, which are tried one after the other until one
+/// answers; the next connection begins with that one.
+///
+/// # Errors
+/// [`DialError::Address`], also when there is none.
+pub fn connect_any(
+    tls: &Arc<ClientTls>,
+    addrs: &[&str],
+    expect: ExpectedPeer,
+    options: DialOptions,
+) -> Result<Channel, DialError> {
+    let target = |addr: &&str| Target::new(tls, addr, expect.clone(), options);
+    let targets: Arc<[_]> = addrs.iter().map(target).collect::<Result<_, _>>()?;
+    let first = addrs.first().copied().unwrap_or_default();
+    let endpoint = endpoint(first, options)?;
+    // All of them together may take as long as each.
+    let tries = u32::try_from(addrs.len()).unwrap_or(u32::MAX);
+    let endpoint = endpoint.connect_timeout(options.connect_timeout.saturating_mul(tries));
     // The registry of one process' own channels; nobody else looks at it.
     let registry = Registry::new();
+    let good = Arc::new(AtomicUsize::new(0));
     let connector = tower::service_fn(move |_: http::Uri| {
-        let (target, registry) = (target.clone(), registry.clone());
-        async move { target.open(&registry).await.map(TokioIo::new) }
+        let (targets, registry, good) = (targets.clone(), registry.clone(), good.clone());
+        async move {
+            let begin = good.load(Ordering::Relaxed);
+            let mut failed = None;
+            for at in (begin..targets.len()).chain(0..begin) {
+                match targets[at].open(&registry).await {
+                    Ok(connection) => {
+                        good.store(at, Ordering::Relaxed);
+                        return Ok(TokioIo::new(connection));
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            Err(failed.unwrap_or(DialError::Address(String::new())))
+        }
     });
-    Ok(endpoint(addr, options)?.connect_with_connector_lazy(connector))
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 /// Connects at once, and enters the connection into the registry.

@@ -25,7 +25,8 @@ pub mod registry;
 mod verifier;
 
 pub use client::{
-    ClientPaths, ClientTls, DialError, DialOptions, Dialled, ExpectedPeer, connect, dial, explain,
+    ClientPaths, ClientTls, DialError, DialOptions, Dialled, ExpectedPeer, connect, connect_any,
+    dial, explain,
 };
 pub use connection::{Connection, PeerInfo};
 pub use error::TlsError;

@@ -1,21 +1,29 @@
-//! `quorate config`: the named contexts of this user.
+//! `quorate config`: a node's configuration, and the named contexts of this user.
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::contexts::Contexts;
-use crate::failure::Outcome;
+use super::config_check::{self, CheckArgs};
+use crate::contexts::{Context, Contexts};
+use crate::failure::{Failure, Outcome};
+use crate::files::absolute;
 use crate::output::{Out, Tone};
 
 const EXAMPLES: &str = "\
 Examples:
+  quorate config check --config /etc/quorate/config.toml
   quorate config get-contexts
-  quorate config use-context node2
-  quorate config delete-context node2
+  quorate config set-context prod --endpoint a.example.org:9000,b.example.org:9000 \\
+    --cacert ca.crt --cert app.crt --key app.key
+  quorate config use-context prod
+  quorate config current-context
+  quorate config delete-context prod
 
-The file is ~/.config/quorate/contexts.toml; QUORATE_CONFIG names another.";
+The contexts lie in ~/.config/quorate/contexts.toml; QUORATE_CONFIG names another file.";
 
-/// Show and choose the named contexts: which node commands talk to
+/// Explain a node's configuration; show, make and choose the named contexts
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConfigArgs {
@@ -25,9 +33,14 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
+    Check(CheckArgs),
     /// List the contexts; the current one has a star
     #[command(after_help = "Example:\n  quorate config get-contexts")]
     GetContexts,
+    /// Print the name of the context that is used when nothing else is said
+    #[command(after_help = "Example:\n  quorate config current-context")]
+    CurrentContext,
+    SetContext(SetContextArgs),
     /// Choose the context that is used when nothing else is said
     #[command(after_help = "Example:\n  quorate config use-context node2")]
     UseContext {
@@ -42,11 +55,57 @@ enum ConfigCommand {
     },
 }
 
+const SET_EXAMPLES: &str = "\
+Examples:
+  quorate config set-context prod --endpoint node1.example.org:9000 \\
+    --cacert ca.crt --cert app.crt --key app.key --use
+  quorate config set-context prod --endpoint a.example.org:9000,b.example.org:9000";
+
+/// Make a context, or change what is given of one
+#[derive(Debug, Args)]
+#[command(after_help = SET_EXAMPLES)]
+struct SetContextArgs {
+    /// Its name
+    name: String,
+
+    /// The node's address; several with commas are tried one after the other
+    #[arg(long, value_name = "HOST:PORT")]
+    endpoint: Option<String>,
+
+    /// The cluster CA, which certified the node
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+
+    /// The client certificate, by the CA of the node's own trustee
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+
+    /// The private key of the client certificate
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+
+    /// The cluster's id, 64 hexadecimal digits: for people, who compare it
+    #[arg(long, value_name = "HEX")]
+    cluster_id: Option<String>,
+
+    /// Choose it, too
+    #[arg(long = "use")]
+    chosen: bool,
+}
+
 pub(crate) fn run(args: ConfigArgs, out: Out) -> Outcome {
+    if let ConfigCommand::Check(args) = args.command {
+        return config_check::run(args, out);
+    }
     let path = Contexts::path()?;
     let mut contexts = Contexts::load(&path)?;
     match args.command {
-        ConfigCommand::GetContexts => {}
+        ConfigCommand::GetContexts | ConfigCommand::Check(_) => {}
+        ConfigCommand::CurrentContext => return print_current(out, &path, &contexts),
+        ConfigCommand::SetContext(args) => {
+            set(&mut contexts, args)?;
+            contexts.save(&path)?;
+        }
         ConfigCommand::UseContext { name } => {
             contexts.named(&name)?;
             contexts.current = Some(name);
@@ -62,6 +121,50 @@ pub(crate) fn run(args: ConfigArgs, out: Out) -> Outcome {
         }
     }
     print(out, &path, &contexts);
+    Ok(())
+}
+
+/// Makes a context, or changes what is given of one.
+fn set(contexts: &mut Contexts, args: SetContextArgs) -> Outcome {
+    let old = contexts.contexts.get(&args.name).cloned();
+    let missing = |flag: &str| {
+        Failure::usage(format!("a new context needs --{flag}")).hint(
+            "give --endpoint, --cacert, --cert and --key; a context that is there keeps what is \
+             not given",
+        )
+    };
+    let file = |flag: &str, given: Option<PathBuf>, old: Option<PathBuf>| {
+        let given = given.map(|path| absolute(&path));
+        given.or(old).ok_or_else(|| missing(flag))
+    };
+    let endpoint = args
+        .endpoint
+        .or_else(|| old.as_ref().map(|c| c.endpoint.clone()));
+    let context = Context {
+        endpoint: endpoint.ok_or_else(|| missing("endpoint"))?,
+        cacert: file(
+            "cacert",
+            args.cacert,
+            old.as_ref().map(|c| c.cacert.clone()),
+        )?,
+        cert: file("cert", args.cert, old.as_ref().map(|c| c.cert.clone()))?,
+        key: file("key", args.key, old.as_ref().map(|c| c.key.clone()))?,
+        cluster_id: args.cluster_id.or_else(|| old.and_then(|c| c.cluster_id)),
+    };
+    if args.chosen {
+        contexts.current = Some(args.name.clone());
+    }
+    contexts.contexts.insert(args.name, context);
+    Ok(())
+}
+
+fn print_current(out: Out, path: &std::path::Path, contexts: &Contexts) -> Outcome {
+    let Some(current) = &contexts.current else {
+        return Err(Failure::usage("no context is chosen")
+            .hint("choose one with `quorate config use-context NAME`"));
+    };
+    out.json_pretty(&json!({ "file": path, "current": current }));
+    out.line(current);
     Ok(())
 }
 

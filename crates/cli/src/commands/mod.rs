@@ -6,6 +6,7 @@ pub(crate) mod certificate;
 pub(crate) mod certs;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod config_check;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod dev_act;

@@ -56,7 +56,8 @@ pub(crate) struct RunArgs {
     network_from_stdin: bool,
 }
 
-fn parse_setting(text: &str) -> Result<(String, String), String> {
+/// `SECTION.KEY=VALUE`.
+pub(crate) fn parse_setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if key.contains('.') => Ok((key.trim().into(), value.trim().into())),
         _ => Err("must be SECTION.KEY=VALUE, for example node.listen_addr=0.0.0.0:9001".into()),

@@ -189,6 +189,7 @@ fn spawn(node: &NodeLayout) -> Outcome<Running> {
         // A local cluster is not to write into the database of another.
         .env_remove("POSTGRES_URL")
         .env_remove("QUORATE_STORAGE_POSTGRES_URL")
+        .env_remove("QUORATE_STORAGE_POSTGRES_URL_PATH")
         .stdin(Stdio::piped())
         .stdout(log.try_clone().map_err(cannot)?)
         .stderr(log)

@@ -196,3 +196,52 @@ pub(crate) fn signal(pid: u64, name: &str) {
 pub(crate) fn is_alive(pid: u64) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
+
+/// CA, request, certificate, client, rules: in `certs/` and `genesis.rules`, for one
+/// trustee. Gives the cluster id.
+pub(crate) fn enrol(home: &Home) -> String {
+    home.run(&["certs", "init", "--cluster", "solo"]).expect(0);
+    let request = [
+        "certs",
+        "request",
+        "--cluster",
+        "solo",
+        "--node-id",
+        "alone",
+    ];
+    let made = home
+        .run(&[&request[..], &["--json"]].concat())
+        .expect(0)
+        .json();
+    assert_eq!(made["csr"], "certs/alone.csr");
+    // Keys are never overwritten.
+    home.run(&request).expect(1);
+    home.run(&["certs", "sign", "--node-id", "alone"]).expect(0);
+    home.run(&["certs", "issue", "--node-id", "alone", "--name", "app"])
+        .expect(0);
+    let init = [
+        "rules",
+        "init",
+        "--cluster",
+        "solo",
+        "--threshold",
+        "1",
+        "--members",
+        "certs",
+        "-o",
+        "genesis.rules",
+    ];
+    let rules = home
+        .run(&[&init[..], &["--json"]].concat())
+        .expect(0)
+        .json();
+    assert_eq!(rules["threshold"], 1);
+    assert_eq!(rules["members"][0]["node_id"], "alone");
+    rules["cluster_id"].as_str().expect("an id").to_owned()
+}
+
+/// Bound and let go: nobody listens there now.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("an address").port()
+}

@@ -32,7 +32,7 @@ impl Reader {
         let endpoints = self.take("storage", "etcd_endpoints", read)?;
         let endpoints = endpoints.map(|(endpoints, _)| endpoints);
         let name: Option<String> = self.text("storage", "etcd_user")?;
-        let password: Option<Secret> = self.text("storage", "etcd_password")?;
+        let password: Option<Secret> = self.secret("etcd_password", "etcd_password_path")?;
         let user = match name {
             Some(name) => {
                 let password = Self::need("storage", "etcd_password", password)?;

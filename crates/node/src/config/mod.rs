@@ -3,6 +3,7 @@
 //! ignored is a setting that somebody believes in.
 
 mod etcd;
+mod explain;
 mod source;
 mod telemetry;
 #[cfg(test)]
@@ -15,9 +16,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use quorate_consensus::{ClusterId, NodeId, PeerId, Rules};
+use quorate_crypto::file;
 use quorate_telemetry::{Format, LogSettings, otlp};
 
 pub use etcd::EtcdSection;
+pub use explain::{Explained, Origin, Setting};
 pub use source::Place;
 use source::{Raw, Settings};
 pub use telemetry::TelemetrySection;
@@ -81,6 +84,16 @@ pub enum ConfigError {
         key: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A secret on a command line, which everybody on the machine can read.
+    #[error(
+        "{key} is a secret, and everybody on this machine can read a command line: set it in the file or as {variable}, or name a file with {key}_path"
+    )]
+    Exposed {
+        /// Section and key.
+        key: String,
+        /// Its name in the environment.
+        variable: String,
     },
     /// The configuration says one thing and the rules document another.
     #[error(
@@ -306,20 +319,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], the first that applies.
     pub fn load(path: Option<&Path>, flags: &[(String, String)]) -> Result<Self, ConfigError> {
-        let file = match path {
-            None => None,
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|e| ConfigError::Unreadable {
-                    path: path.to_owned(),
-                    reason: e.to_string(),
-                })?;
-                Some((path.display().to_string(), text))
-            }
-        };
-        // Names that are not UTF-8 are none of ours.
-        let environment = std::env::vars_os()
-            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-            .collect();
+        let (file, environment) = surroundings(path)?;
         let file = file.as_ref().map(|(p, t)| (p.as_str(), t.as_str()));
         Self::from_parts(file, &environment, flags)
     }
@@ -333,13 +333,7 @@ impl Config {
         environment: &BTreeMap<String, String>,
         flags: &[(String, String)],
     ) -> Result<Self, ConfigError> {
-        let mut settings = Settings::new();
-        if let Some((path, text)) = file {
-            source::read_file(path, text, &mut settings)?;
-        }
-        source::read_environment(environment, &mut settings)?;
-        source::read_flags(flags, &mut settings)?;
-        Reader(settings).config()
+        Reader(settings(file, environment, flags)?).config()
     }
 
     /// Holds the configuration against the rules document in force.
@@ -405,6 +399,41 @@ impl Config {
     }
 }
 
+/// A file's name and text, if one is named, and the process's environment.
+type Surroundings = (Option<(String, String)>, BTreeMap<String, String>);
+
+fn surroundings(path: Option<&Path>) -> Result<Surroundings, ConfigError> {
+    let file = match path {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|e| ConfigError::Unreadable {
+                path: path.to_owned(),
+                reason: e.to_string(),
+            })?;
+            Some((path.display().to_string(), text))
+        }
+    };
+    // Names that are not UTF-8 are none of ours.
+    let environment = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .collect();
+    Ok((file, environment))
+}
+
+fn settings(
+    file: Option<(&str, &str)>,
+    environment: &BTreeMap<String, String>,
+    flags: &[(String, String)],
+) -> Result<Settings, ConfigError> {
+    let mut settings = Settings::new();
+    if let Some((path, text)) = file {
+        source::read_file(path, text, &mut settings)?;
+    }
+    source::read_environment(environment, &mut settings)?;
+    source::read_flags(flags, &mut settings)?;
+    Ok(settings)
+}
+
 /// Takes settings out, checked.
 struct Reader(Settings);
 
@@ -440,6 +469,27 @@ impl Reader {
             _ => Err("must be a text".to_owned()),
         };
         Ok(self.take(section, key, read)?.map(|(value, _)| value))
+    }
+
+    /// A secret of `[storage]`, or what is in the file that its sister names, without the
+    /// line's end.
+    fn secret(
+        &self,
+        key: &'static str,
+        path_key: &'static str,
+    ) -> Result<Option<Secret>, ConfigError> {
+        let secret = self.text("storage", key)?;
+        let file = self.take("storage", path_key, |raw| match raw {
+            Raw::Text(path) if secret.is_none() => {
+                let bytes = file::read_secret(Path::new(path)).map_err(|e| e.to_string())?;
+                let text = std::str::from_utf8(bytes.trim_ascii());
+                let text = text.map_err(|_| format!("names {path}, which holds no text"))?;
+                Ok(Secret(text.to_owned()))
+            }
+            Raw::Text(_) => Err(format!("is set beside storage.{key}: keep one of the two")),
+            _ => Err("must be a text".to_owned()),
+        })?;
+        Ok(secret.or(file.map(|(secret, _)| secret)))
     }
 
     fn number(
@@ -549,7 +599,7 @@ impl Reader {
             storage: StorageSection {
                 coordinator,
                 embedded_dir: self.text("storage", "embedded_dir")?.unwrap_or(data_dir),
-                postgres_url: self.text("storage", "postgres_url")?,
+                postgres_url: self.secret("postgres_url", "postgres_url_path")?,
                 postgres_ca_path: self.text("storage", "postgres_ca_path")?,
             },
             consensus: ConsensusSection {

@@ -59,11 +59,13 @@ pub(super) const KEYS: &[Key] = &[
     ("storage", "etcd_prefix", Kind::Text, None),
     ("storage", "etcd_user", Kind::Text, None),
     ("storage", "etcd_password", Kind::Text, None),
+    ("storage", "etcd_password_path", Kind::Text, None),
     ("storage", "etcd_ca_path", Kind::Text, None),
     ("storage", "etcd_cert_path", Kind::Text, None),
     ("storage", "etcd_key_path", Kind::Text, None),
     ("storage", "embedded_dir", Kind::Text, None),
     ("storage", "postgres_url", Kind::Text, Some("POSTGRES_URL")),
+    ("storage", "postgres_url_path", Kind::Text, None),
     ("storage", "postgres_ca_path", Kind::Text, None),
     ("consensus", "cluster_id", Kind::Text, None),
     ("consensus", "rules_path", Kind::Text, None),
@@ -89,6 +91,16 @@ pub(super) const KEYS: &[Key] = &[
     ("telemetry", "trace_values", Kind::Flag, None),
     ("telemetry", "alert_webhook", Kind::Text, None),
 ];
+
+/// The keys that hold a secret. Each has a sister `<key>_path`, which names a file with
+/// it in.
+pub(super) const SECRETS: &[(&str, &str)] =
+    &[("storage", "etcd_password"), ("storage", "postgres_url")];
+
+/// Whether a key holds a secret.
+pub(super) fn is_secret(section: &str, key: &str) -> bool {
+    SECRETS.contains(&(section, key))
+}
 
 /// Where a setting stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -335,6 +347,12 @@ pub(super) fn read_flags(
         let place = Place::Flag(name.clone());
         let (section, key) = name.split_once('.').unwrap_or(("", name));
         let known = find(section, key).ok_or_else(|| unknown(place.clone(), Some(section), key))?;
+        if is_secret(section, key) {
+            return Err(ConfigError::Exposed {
+                key: name.clone(),
+                variable: long_name(section, key),
+            });
+        }
         settings.insert((known.0, known.1), read_text(known, text, place)?);
     }
     Ok(())

@@ -1,4 +1,4 @@
-use super::source::KEYS;
+use super::source::{KEYS, SECRETS};
 use super::*;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -17,12 +17,20 @@ fn failure(result: Result<Config, ConfigError>) -> String {
     result.expect_err("must be refused").to_string()
 }
 
+/// The key stands for another one, beside which it may not be set.
+fn names_a_secret(key: &str) -> bool {
+    let secrets = SECRETS.iter().map(|(_, secret)| secret);
+    secrets
+        .into_iter()
+        .any(|secret| key.strip_suffix("_path") == Some(secret))
+}
+
 /// The default file with every commented key made a real one.
 fn all_keys_set() -> String {
     let is_key = |line: &str| {
         line.strip_prefix("# ")
             .and_then(|rest| rest.split_once(" = "))
-            .is_some_and(|(key, _)| KEYS.iter().any(|k| k.1 == key))
+            .is_some_and(|(key, _)| KEYS.iter().any(|k| k.1 == key) && !names_a_secret(key))
     };
     DEFAULT_TOML
         .lines()
@@ -38,7 +46,8 @@ fn the_default_file_names_every_key_and_shows_the_defaults() {
         let after = text.split(&format!("[{section}]\n")).nth(1).unwrap();
         let body = after.split("\n[").next().unwrap();
         assert!(
-            body.lines().any(|l| l.starts_with(&format!("{key} = "))),
+            body.lines()
+                .any(|l| l.trim_start_matches("# ").starts_with(&format!("{key} = "))),
             "{section}.{key} is not in default.toml"
         );
         if let Some(short) = short {
@@ -286,4 +295,36 @@ fn the_url_of_postgresql_is_shown_nowhere() {
     let wrong = failure(parse(&text));
     assert!(!wrong.contains("s3cret"), "{wrong}");
     assert!(parse(DEFAULT_TOML).unwrap().storage.postgres_url.is_none());
+}
+
+#[test]
+fn a_secret_comes_by_file_or_environment_and_never_by_a_flag() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("url");
+    std::fs::write(&path, "postgresql://quorate:s3cret@db/quorate\n").unwrap();
+    let mode = |mode| {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(0o600);
+    let named = path.to_str().unwrap();
+    let variable = "QUORATE_STORAGE_POSTGRES_URL_PATH";
+    let config = with_environment(&[(variable, named)]).unwrap();
+    let url = config.storage.postgres_url.unwrap();
+    assert_eq!(url.expose(), "postgresql://quorate:s3cret@db/quorate");
+    let both = with_environment(&[(variable, named), ("POSTGRES_URL", "postgresql://x/y")]);
+    assert!(failure(both).contains("keep one of the two"));
+    mode(0o644);
+    let open = failure(with_environment(&[(variable, named)]));
+    assert!(open.contains("chmod"), "{open}");
+
+    for (section, key) in SECRETS {
+        let sister = format!("{key}_path");
+        assert!(KEYS.iter().any(|k| k.0 == *section && k.1 == sister));
+        let flags = [(format!("{section}.{key}"), "s3cret".to_owned())];
+        let refused = Config::from_parts(Some(("n", DEFAULT_TOML)), &BTreeMap::new(), &flags);
+        let refused = failure(refused);
+        assert!(refused.contains(&sister), "{refused}");
+        assert!(!refused.contains("s3cret"), "{refused}");
+    }
 }
