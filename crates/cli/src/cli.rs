@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, certificate, certs, completions, config, demo, dev, gc, keygen, list, reconcile, rules,
-    run, sim, status, test_byzantine, trace, verify, version, vote, watch,
+    audit, certificate, certs, completions, config, demo, dev, gc, keygen, list, man, reconcile,
+    rules, run, sim, status, surface, test_byzantine, trace, verify, version, vote, watch,
 };
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::Out;
@@ -57,6 +57,9 @@ enum Command {
     Sim(sim::SimArgs),
     TestByzantine(test_byzantine::TestByzantineArgs),
     Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+    #[command(hide = true)]
+    Surface(surface::SurfaceArgs),
     Version(version::VersionArgs),
 }
 
@@ -84,6 +87,8 @@ impl Cli {
             Command::Sim(args) => sim::run(args, out).await,
             Command::TestByzantine(args) => test_byzantine::run(args, out).await,
             Command::Completions(args) => completions::run(args, out),
+            Command::Man(args) => man::run(args, out),
+            Command::Surface(args) => surface::run(args, out),
             Command::Version(args) => version::run(args, out),
         }
     }

@@ -10,7 +10,8 @@ const EXAMPLES: &str = "\
 Examples:
   quorate completions bash > /etc/bash_completion.d/quorate
   quorate completions zsh > \"${fpath[1]}/_quorate\"
-  quorate completions fish > ~/.config/fish/completions/quorate.fish";
+  quorate completions fish > ~/.config/fish/completions/quorate.fish
+  quorate completions powershell >> $PROFILE";
 
 /// Print a completion script for a shell
 #[derive(Debug, Args)]

@@ -21,7 +21,7 @@ use quorate_telemetry::{Format, LogSettings, otlp};
 
 pub use etcd::EtcdSection;
 pub use explain::{Explained, Origin, Setting};
-pub use source::Place;
+pub use source::{Name, Place, keys};
 use source::{Raw, Settings};
 pub use telemetry::TelemetrySection;
 

@@ -92,6 +92,29 @@ pub(super) const KEYS: &[Key] = &[
     ("telemetry", "alert_webhook", Kind::Text, None),
 ];
 
+/// A key's names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Its section.
+    pub section: &'static str,
+    /// The key.
+    pub key: &'static str,
+    /// Its name in the environment.
+    pub variable: String,
+    /// A short name there, if it has one.
+    pub short_variable: Option<&'static str>,
+}
+
+/// The names of every key there is, in the order of the documentation.
+pub fn keys() -> impl Iterator<Item = Name> {
+    KEYS.iter().map(|(section, key, _, short)| Name {
+        section,
+        key,
+        variable: long_name(section, key),
+        short_variable: *short,
+    })
+}
+
 /// The keys that hold a secret. Each has a sister `<key>_path`, which names a file with
 /// it in.
 pub(super) const SECRETS: &[(&str, &str)] =
