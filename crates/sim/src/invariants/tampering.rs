@@ -74,12 +74,11 @@ impl Invariant for Tampering {
 
     fn ends(&mut self, world: &World) -> Result<(), String> {
         let view = &world.store().views()[0];
-        let mut handles = world.places().iter().filter(|place| place.engine().is_some());
+        let up = || world.places().iter().filter(|place| place.engine().is_some());
+        // Somebody must have been there to put it right.
+        let somebody = up().next().is_some() && up().all(|place| place.reads_whole());
         match world.store().keys() {
-            // Somebody must have been there to put it right.
-            Some(keys) if !view.is_forged() && handles.all(|place| place.reads_whole()) => {
-                is_right(world, keys)
-            }
+            Some(keys) if !view.is_forged() && somebody => is_right(world, keys),
             _ => Ok(()),
         }
     }
