@@ -66,7 +66,7 @@ fn list(command: &Command, above: &[&str], commands: &mut Vec<Value>) {
     };
     let own: Vec<_> = own
         .iter()
-        .filter(|flag| !(is_remote && remote.contains(flag)) && !inherited(flag))
+        .filter(|flag| !(is_remote && remote.contains(flag) || inherited(flag)))
         .collect();
     commands.push(json!({
         "command": path.join(" "),
