@@ -9,10 +9,12 @@ use quorate_consensus::{Domain, NodeId, TxId};
 
 mod clients;
 mod journal;
+mod operator;
 mod stores;
 
 pub use clients::{Answer, Handed, Reject, Submit, Wait};
 pub use journal::{Durable, JournalEntry, Record};
+pub use operator::{MAX_MESSAGE, OperatorAct};
 pub use stores::{
     AuditAnswer, AuditAsk, ChainAnswer, ChainAsk, Prepared, ProposeError, Proposed, SendOutcome,
     Sighting,
@@ -59,6 +61,13 @@ pub enum Event {
     Abandon {
         /// Names the request.
         request: RequestId,
+    },
+    /// This node's operator acts; answered by [`Effect::Operated`].
+    Operate {
+        /// Names the request.
+        request: RequestId,
+        /// What is done.
+        act: OperatorAct,
     },
     /// A stream to a node stands; mutual TLS says that it is this node's.
     StreamUp {
@@ -294,6 +303,21 @@ pub enum Effect {
         request: RequestId,
         /// The answer.
         result: Box<Result<Answer, Reject>>,
+    },
+    /// Answer an operator: the act was begun (a message: it was acknowledged), or why
+    /// not.
+    Operated {
+        /// Names the request.
+        request: RequestId,
+        /// The answer.
+        result: Result<(), Reject>,
+    },
+    /// Show a direct message to whoever watches; it is kept nowhere.
+    Message {
+        /// Whose node sent it.
+        from: NodeId,
+        /// What it says.
+        data: Vec<u8>,
     },
     /// Entries that this engine's own mirror of the board has derived and believes:
     /// for watchers and logs.

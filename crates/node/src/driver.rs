@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use quorate_chain::Chain;
 use quorate_consensus::statement::KeyRole;
-use quorate_consensus::wire::{Goodbye, GoodbyeReason};
+use quorate_consensus::wire::{Goodbye, GoodbyeReason, MessageReceived};
 use quorate_coordinator::Coordinator;
 use quorate_crypto::SigningKey;
 use quorate_engine::{Answer, Effect, Engine, Event, Now, Reject, RequestId, StreamId};
 use quorate_telemetry::Exporter;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{Instrument as _, Span};
 
 use crate::alerts::Alerts;
@@ -45,6 +45,8 @@ pub(crate) struct Ports {
     pub(crate) node_key: Arc<SigningKey>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) admission: Arc<Admission>,
+    /// Shows direct messages to whoever watches.
+    pub(crate) messages: broadcast::Sender<MessageReceived>,
     /// Takes finished spans away, if they are exported.
     pub(crate) exporter: Option<Exporter>,
     pub(crate) meter: Arc<Meter>,
@@ -92,6 +94,7 @@ pub(crate) struct Driver {
     inbox: mpsc::Receiver<Message>,
     streams: HashMap<StreamId, Queue>,
     clients: HashMap<RequestId, oneshot::Sender<Result<Answer, Reject>>>,
+    operators: HashMap<RequestId, oneshot::Sender<Result<(), Reject>>>,
     /// Events that carrying out effects gave, before anything from outside.
     own: VecDeque<(Event, Span)>,
     /// What came while the journal could not be written.
@@ -121,6 +124,7 @@ impl Driver {
             inbox,
             streams: HashMap::new(),
             clients: HashMap::new(),
+            operators: HashMap::new(),
             own: VecDeque::new(),
             held: VecDeque::new(),
             fed: Vec::new(),
@@ -220,6 +224,7 @@ impl Driver {
                     }
                     Event::Abandon { request } => {
                         self.clients.remove(request);
+                        self.operators.remove(request);
                         self.traces.answered(*request, None);
                     }
                     Event::Proposed { ticket, result } => self.traces.proposed(*ticket, result),
@@ -237,6 +242,16 @@ impl Driver {
                 self.traces.submitted(request, &submit, arrived, link);
                 self.handle(now, Event::Submit { request, submit }, span, effects);
                 self.traces.checked(request);
+            }
+            Message::Operate(request, act, answer) => {
+                self.operators.insert(request, answer);
+                let act = *act;
+                self.handle(
+                    now,
+                    Event::Operate { request, act },
+                    Span::current(),
+                    effects,
+                );
             }
             Message::Frame(stream, frame, arrival, span) => {
                 self.traces.frame(stream, &frame, arrival);
@@ -408,6 +423,22 @@ impl Driver {
                     // The client may have gone; its vote is where it is.
                     let _ = client.send(*result);
                 }
+            }
+            Effect::Operated { request, result } => {
+                if let Some(operator) = self.operators.remove(&request) {
+                    // The operator may have gone; its act is where it is.
+                    let _ = operator.send(result);
+                }
+            }
+            Effect::Message { from, data } => {
+                let bytes = data.len();
+                tracing::info!(node_id = %from, bytes, "message.received");
+                // Whoever watches sees it; nobody need.
+                let _ = self.ports.messages.send(MessageReceived {
+                    node_id: from.to_string(),
+                    data,
+                    time_ms: self.clock.wall_ms(),
+                });
             }
             Effect::Believed { entries } => {
                 self.ports.meter.believed(&entries);

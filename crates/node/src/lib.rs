@@ -3,7 +3,7 @@
 //!
 //! Reading order: [`config`] and [`parts`] are what a node is made from, [`lifecycle`]
 //! starts and ends it, `driver` is the loop around the engine, [`exchange`] the streams
-//! between nodes, `service` what clients call, [`status`] the table of errors,
+//! between nodes, `service` what clients call, `operator` what operators do, [`status`] the table of errors,
 //! [`journal`] what must never be forgotten, `kept` what was believed,
 //! [`mod@reconcile`] how a board that lost some of it gets it back, [`health`] and
 //! [`alerts`] what the node says about itself.
@@ -29,6 +29,7 @@ pub mod lifecycle;
 mod mailbox;
 mod metrics;
 mod network;
+mod operator;
 pub mod parts;
 mod peer_clocks;
 mod prewarm;

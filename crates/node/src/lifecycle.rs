@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use quorate_audit::{AuditError, AuditStore};
@@ -17,12 +17,12 @@ use quorate_telemetry::{ExportCounts, Exporter, StageSink};
 use quorate_tls::material::OwnCertificate;
 use quorate_tls::{Listener, ListenerOptions, Registry};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::alerts::Alerts;
 use crate::certificates::{self, Certificates};
-use crate::clock::Clock;
+use crate::clock::{Clock, wall_ms};
 use crate::collector::Collector;
 use crate::driver::{Driver, Ports, Pulse, Stopped};
 use crate::exchange::{Admission, Sessions, dial_forever};
@@ -39,6 +39,7 @@ use crate::metrics::sample::Sampler;
 use crate::metrics::stores::Timed;
 use crate::metrics::{Counts, Meter};
 use crate::network::Distant;
+use crate::operator::Operators;
 use crate::parts::{Parts, StartError};
 use crate::peer_clocks::{InTime, PeerClocks};
 use crate::prewarm::Prewarmer;
@@ -60,6 +61,9 @@ const FLUSH_TIME: Duration = Duration::from_secs(2);
 
 /// How long the threads may take to end.
 const THREADS_TIME: Duration = Duration::from_secs(5);
+
+/// Direct messages that a watcher may be behind before it misses some.
+const MESSAGES: usize = 64;
 
 /// Starts nodes.
 pub struct Node;
@@ -123,11 +127,20 @@ impl Node {
             }
         };
         tracing::info!(%node_id, addr = %running.addr, "node.started");
+        let running = Arc::new(running);
+        let gone = CancellationToken::new();
+        tokio::spawn(drain_when_asked(
+            node_id.clone(),
+            Arc::downgrade(&running),
+            slot.clone(),
+            gone.clone(),
+        ));
         Ok(NodeHandle {
             node_id,
             running,
             runtime: slot,
             ended: ended.subscribe(),
+            _gone: gone.drop_guard(),
         })
     }
 }
@@ -218,6 +231,10 @@ struct Running {
     kept: Arc<Kept>,
     stopping: CancellationToken,
     ending: CancellationToken,
+    /// Cancelled when an operator wants the node to drain.
+    drain: CancellationToken,
+    /// Held while it drains; true once it has.
+    draining: tokio::sync::Mutex<bool>,
     /// The driver has ended as it was asked to.
     drained: CancellationToken,
     /// The last call has ended.
@@ -288,6 +305,9 @@ async fn assemble(
         rand::random(),
     );
     let (beat, pulse) = watch::channel(Pulse::default());
+    let messages = broadcast::Sender::new(MESSAGES);
+    let next_request = Arc::new(AtomicU64::new(1));
+    let drain = CancellationToken::new();
     let ports = Ports {
         coordinator: parts.coordinator.clone(),
         audit: audit.clone(),
@@ -296,6 +316,7 @@ async fn assemble(
         node_key: Arc::new(parts.node_key),
         feed: feed.clone(),
         admission: admission.clone(),
+        messages: messages.clone(),
         exporter: exporter.clone(),
         meter: meter.clone(),
         alerts: alerts.clone(),
@@ -316,7 +337,7 @@ async fn assemble(
         stopping.clone(),
     ));
     let api = Arc::new(Api {
-        rules_chain: parts.rules_chain,
+        rules_chain: parts.rules_chain.clone(),
         rules: rules.clone(),
         own: parts.node_id.clone(),
         mailbox: mailbox.clone(),
@@ -329,7 +350,8 @@ async fn assemble(
         quota: Quota::new(parts.limits.unstarted_per_client),
         stopping: stopping.clone(),
         ending: ending.clone(),
-        next_request: AtomicU64::new(1),
+        next_request: next_request.clone(),
+        messages,
     });
     let gate = Arc::new(GateRules::new(
         parts.node_id.clone(),
@@ -385,10 +407,30 @@ async fn assemble(
         None => None,
         Some(socket) => Some(serve_health(socket, &parts.node_id, &readiness, sampler)?),
     };
+    let operators = Operators {
+        own: parts.node_id.clone(),
+        rules: rules.clone(),
+        rules_chain: parts.rules_chain,
+        mailbox: mailbox.clone(),
+        next_request,
+        pulse: pulse.clone(),
+        readiness: readiness.clone(),
+        audit: audit.clone(),
+        tls: parts.tls.clone(),
+        registry: registry.clone(),
+        addr,
+        health_addr,
+        started_ms: wall_ms(),
+        coordinator: parts.coordinator.backend(),
+        chain: chain.kind(),
+        log: parts.log,
+        drain: drain.clone(),
+    };
     let served = CancellationToken::new();
     let server = server::serve(
         listener,
         api,
+        operators,
         sessions.clone(),
         gate,
         readiness.clone(),
@@ -451,6 +493,8 @@ async fn assemble(
         kept,
         stopping,
         ending,
+        drain,
+        draining: tokio::sync::Mutex::new(false),
         drained,
         served,
     })
@@ -531,9 +575,10 @@ fn serve_health(
 /// A running node. Dropping it is as a crash.
 pub struct NodeHandle {
     node_id: NodeId,
-    running: Running,
+    running: Arc<Running>,
     runtime: Slot,
     ended: watch::Receiver<Option<Stopped>>,
+    _gone: DropGuard,
 }
 
 impl NodeHandle {
@@ -639,8 +684,9 @@ impl NodeHandle {
         }
     }
 
-    /// Waits until the node has ended by itself, all its tasks gone, and tells why: a
-    /// fault, or something that must not fail.
+    /// Waits until the node has ended by itself, and tells why: a fault, or something
+    /// that must not fail; all its tasks are gone then. Or an operator has it drained:
+    /// [`NodeHandle::shutdown`] then waits for the rest.
     pub async fn stopped(&self) -> Stopped {
         let mut ended = self.ended.clone();
         let stopped = ended.wait_for(Option::is_some).await;
@@ -654,35 +700,7 @@ impl NodeHandle {
     /// tells them to repeat), says goodbye to peers, and leaves all that was
     /// acknowledged durable.
     pub async fn shutdown(self) {
-        let running = &self.running;
-        tracing::info!(node_id = %self.node_id, "node.draining");
-        running.stopping.cancel();
-        let clients = async {
-            while let Ok(1..) = running.mailbox.ask(Message::Waiting).await {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let _ = tokio::time::timeout(CLIENTS_TIME, clients).await;
-        running.ending.cancel();
-        let farewell = async {
-            let _ = running.mailbox.ask(Message::Goodbye).await;
-            // Who still waits hears that the node stops.
-            let _ = running.mailbox.send(Message::Stop).await;
-            running.drained.cancelled().await;
-            running.served.cancelled().await;
-            // What this node has seen can then be put back from here.
-            let head = *running.feed.heads().borrow();
-            running.kept.reaches(head).await;
-        };
-        if tokio::time::timeout(FAREWELL_TIME, farewell).await.is_err() {
-            tracing::debug!(open = running.registry.len(), "node.connections_cut");
-        }
-        running.registry.cancel_where(|_| true);
-        if let Some(exporter) = &running.exporter {
-            exporter.flush(FLUSH_TIME).await;
-        }
-        end_threads(&self.runtime).await;
-        tracing::info!(node_id = %self.node_id, "node.stopped");
+        drain(&self.node_id, &self.running, &self.runtime).await;
     }
 
     /// Ends at once, as a crash does: nothing is flushed, nobody is told. Its tasks
@@ -693,6 +711,63 @@ impl NodeHandle {
             self.stopped().await;
         }
     }
+}
+
+/// Drains the node when an operator asks for it, unless its handle is gone before.
+async fn drain_when_asked(
+    node_id: NodeId,
+    running: Weak<Running>,
+    slot: Slot,
+    gone: CancellationToken,
+) {
+    // Held by nobody meanwhile: the last handle's drop must free the data directory.
+    let Some(asked) = running.upgrade().map(|running| running.drain.clone()) else {
+        return;
+    };
+    tokio::select! {
+        () = asked.cancelled() => {}
+        () = gone.cancelled() => return,
+    }
+    if let Some(running) = running.upgrade() {
+        drain(&node_id, &running, &slot).await;
+    }
+}
+
+/// See [`NodeHandle::shutdown`]; who comes second waits for the first.
+async fn drain(node_id: &NodeId, running: &Running, slot: &Slot) {
+    let mut drained = running.draining.lock().await;
+    if *drained {
+        return;
+    }
+    tracing::info!(%node_id, "node.draining");
+    running.stopping.cancel();
+    let clients = async {
+        while let Ok(1..) = running.mailbox.ask(Message::Waiting).await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let _ = tokio::time::timeout(CLIENTS_TIME, clients).await;
+    running.ending.cancel();
+    let farewell = async {
+        let _ = running.mailbox.ask(Message::Goodbye).await;
+        // Who still waits hears that the node stops.
+        let _ = running.mailbox.send(Message::Stop).await;
+        running.drained.cancelled().await;
+        running.served.cancelled().await;
+        // What this node has seen can then be put back from here.
+        let head = *running.feed.heads().borrow();
+        running.kept.reaches(head).await;
+    };
+    if tokio::time::timeout(FAREWELL_TIME, farewell).await.is_err() {
+        tracing::debug!(open = running.registry.len(), "node.connections_cut");
+    }
+    running.registry.cancel_where(|_| true);
+    if let Some(exporter) = &running.exporter {
+        exporter.flush(FLUSH_TIME).await;
+    }
+    end_threads(slot).await;
+    *drained = true;
+    tracing::info!(%node_id, "node.stopped");
 }
 
 impl Drop for NodeHandle {

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use quorate_consensus::NodeId;
 use quorate_consensus::wire::{BoardEntry, Frame};
-use quorate_engine::{Alert, Answer, Engine, Event, Now, Reject, RequestId, StreamId, Submit};
+use quorate_engine::{
+    Alert, Answer, Engine, Event, Now, OperatorAct, Reject, RequestId, StreamId, Submit,
+};
 use quorate_telemetry::TraceContext;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
@@ -45,6 +47,12 @@ pub(crate) enum Message {
     Event(Box<Event>, Span),
     /// A vote of a client.
     Submit(Box<Handover>, Span),
+    /// An operator acts.
+    Operate(
+        RequestId,
+        Box<OperatorAct>,
+        oneshot::Sender<Result<(), Reject>>,
+    ),
     /// A frame of a stream.
     Frame(StreamId, Box<Frame>, Arrival, Span),
     /// A stream came up.

@@ -14,6 +14,7 @@ use quorate_consensus::statement::KeyRole;
 use quorate_consensus::{ClusterId, NodeId, Rules, rules, wire};
 use quorate_coordinator::{Coordinator, StoreError};
 use quorate_crypto::{CachedVerifier, KeyError, SigningKey};
+use quorate_telemetry::LogHandle;
 use quorate_tls::{TlsError, TlsMaterial, TlsPaths};
 
 use crate::config::{Config, ConfigError, PeerAddress, TelemetrySection};
@@ -162,6 +163,8 @@ pub struct Parts {
     pub verifier: Arc<CachedVerifier>,
     /// Where traces go.
     pub telemetry: TelemetrySection,
+    /// The log of the process, if operators of this node may change its level.
+    pub log: Option<LogHandle>,
     /// Injected faults; none in earnest.
     pub faults: Faults,
 }
@@ -252,6 +255,7 @@ impl Parts {
             submits: config.chain.submit,
             verifier,
             telemetry: config.telemetry.clone(),
+            log: None,
             faults: Faults::default(),
         })
     }

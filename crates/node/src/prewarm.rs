@@ -127,6 +127,7 @@ impl Found<'_> {
         self.all::<AbortBody>(&batch.aborts);
         self.all::<ObservationBody>(&batch.observations);
         self.all::<AccusationBody>(&batch.accusations);
+        self.all::<OperatorActBody>(&batch.operator_acts);
         batch.evidence.iter().for_each(|m| self.misbehaviour(m));
     }
 

@@ -1,9 +1,11 @@
-//! The gRPC server: the vote service behind the gate, health, and reflection.
+//! The gRPC server: the vote and operator services behind the gate, health, and
+//! reflection.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_proto::FILE_DESCRIPTOR_SET;
+use quorate_proto::v1::operator_service_server::OperatorServiceServer;
 use quorate_proto::v1::vote_service_server::SERVICE_NAME;
 use quorate_tls::Listener;
 use tokio::sync::watch;
@@ -14,7 +16,8 @@ use tonic_health::server::HealthReporter;
 
 use crate::exchange::Sessions;
 use crate::health::{Cause, Readiness};
-use crate::service::{Api, GateLayer, GateRules, Routes};
+use crate::operator::Operators;
+use crate::service::{Api, GateLayer, GateRules, MAX_REQUEST, Routes};
 
 /// How often an idle connection is probed, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -27,11 +30,13 @@ const MOST_CALLS: u32 = 1024;
 pub(crate) async fn serve(
     listener: Listener,
     api: Arc<Api>,
+    operators: Operators,
     sessions: Arc<Sessions>,
     gate: Arc<GateRules>,
     readiness: watch::Receiver<Readiness>,
     stopping: CancellationToken,
 ) {
+    let operators = OperatorServiceServer::new(operators).max_decoding_message_size(MAX_REQUEST);
     let (reporter, health) = tonic_health::server::health_reporter();
     // So that nobody is told SERVING before the first look.
     report(&reporter, &Readiness::default()).await;
@@ -56,6 +61,7 @@ pub(crate) async fn serve(
         .max_concurrent_streams(MOST_CALLS)
         .layer(GateLayer(gate))
         .add_service(Routes::new(sessions, api))
+        .add_service(operators)
         .add_service(health)
         .add_optional_service(v1.ok())
         .add_optional_service(v1alpha.ok());

@@ -19,6 +19,7 @@
 //! | store away, node starting or stopping | UNAVAILABLE | the engine's, `SHUTTING_DOWN` | RetryInfo |
 //! | request that trickles in | DEADLINE_EXCEEDED | `REQUEST_TOO_SLOW` | |
 //! | deadline | DEADLINE_EXCEEDED | `DEADLINE_EXCEEDED` | |
+//! | an act that makes no sense now | FAILED_PRECONDITION | `NOT_BANNED`, `NO_LOG` | |
 //! | any other refusal of the board | FAILED_PRECONDITION | [`Refusal::reason`] | |
 //! | the log is not what was believed | DATA_LOSS | `STORE_TAMPERING` | |
 //! | bug | INTERNAL | `INTERNAL`, with an id that is in the log | |
@@ -99,6 +100,13 @@ pub enum ApiError {
         why: String,
         /// When to try again.
         retry: Duration,
+    },
+    /// Not in the state that this node is in.
+    NotPossible {
+        /// A stable reason.
+        reason: &'static str,
+        /// For people.
+        why: String,
     },
     /// The store shows another log than this node believed.
     Tampering(String),
@@ -208,6 +216,9 @@ impl From<ApiError> for Status {
             ),
             E::Unavailable { reason, why, retry } => {
                 Row::new(Code::Unavailable, reason).retry(retry).status(why)
+            }
+            E::NotPossible { reason, why } => {
+                Row::new(Code::FailedPrecondition, reason).status(why)
             }
             E::Tampering(why) => Row::new(Code::DataLoss, "STORE_TAMPERING").status(why),
             E::Rejected(reject) => rejected(reject),

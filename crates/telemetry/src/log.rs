@@ -111,6 +111,11 @@ impl fmt::Debug for LogHandle {
 }
 
 impl LogHandle {
+    /// What is told now, as directives.
+    pub fn level(&self) -> String {
+        self.0.with_current(ToString::to_string).unwrap_or_default()
+    }
+
     /// Tells from now on what `settings.level` says. The format stays as it is.
     ///
     /// # Errors

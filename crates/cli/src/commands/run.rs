@@ -80,6 +80,7 @@ pub(crate) async fn run(args: RunArgs, out: Out) -> Outcome {
         Failure::usage(e).hint("`quorate run --print-default-config` explains every key")
     })?;
     let log = quorate_telemetry::init(&config.logging).map_err(Failure::usage)?;
+    let handle = log.clone();
     let reread = move || reread(&log, args.config.as_deref(), &flags);
     let node_id = config.node.node_id.clone();
     let opened = tokio::task::spawn_blocking(move || Parts::open(&config)).await;
@@ -94,6 +95,7 @@ pub(crate) async fn run(args: RunArgs, out: Out) -> Outcome {
         parts.faults.network = Some(network);
     }
     let network = parts.faults.network.clone();
+    parts.log = Some(handle);
     let node = Node::start(parts).await.map_err(|e| not_started(&e))?;
     out.note(format!("{node_id} listens at {}", node.addr()));
     let from_terminal = std::io::stdin().is_terminal();
@@ -109,11 +111,15 @@ pub(crate) async fn run(args: RunArgs, out: Out) -> Outcome {
         () = signals::at_every_hangup(reread), if !from_terminal => {}
         stopped = node.stopped() => {
             let why = match stopped {
-                Stopped::Failed(why) => why,
-                Stopped::Shutdown | Stopped::Crash => "it ended by itself".into(),
+                Stopped::Shutdown => None,
+                Stopped::Failed(why) => Some(why),
+                Stopped::Crash => Some("it ended by itself".into()),
             };
-            return Err(Failure::failed(format!("{node_id} stopped: {why}"))
-                .hint("mend that and start it again: nothing acknowledged is lost"));
+            if let Some(why) = why {
+                return Err(Failure::failed(format!("{node_id} stopped: {why}"))
+                    .hint("mend that and start it again: nothing acknowledged is lost"));
+            }
+            out.note(format!("{node_id}: an operator has it drained"));
         }
     }
     node.shutdown().await;

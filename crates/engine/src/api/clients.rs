@@ -113,7 +113,7 @@ pub enum Reject {
         tx_id: TxId,
     },
     /// Not now: unknown whether the vote was recorded; repeating it is safe.
-    #[error("not now: {why}; repeat the same vote in {retry_ms} ms")]
+    #[error("not now: {why}; repeat the same in {retry_ms} ms")]
     Unavailable {
         /// A stable, upper-case reason.
         reason: &'static str,

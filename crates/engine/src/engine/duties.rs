@@ -43,6 +43,7 @@ pub(super) enum Duty {
     Release,
     Ban(NodeId),
     Accuse(NodeId, NodeId, i32),
+    Unban(NodeId),
 }
 
 /// The earlier of two times, where none is never.
@@ -415,6 +416,7 @@ impl Engine {
                 due.insert(Duty::Ban(node_id), (rank, Op::Ban(op)));
             }
         }
+        self.unban_duties(&mut due);
         for (accused, own) in &self.accusations {
             let own_id = &self.config.node_id;
             let on_board = self.board.member(accused).is_none_or(|member| {

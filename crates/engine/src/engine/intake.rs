@@ -4,8 +4,8 @@
 
 use quorate_consensus::TxId;
 use quorate_consensus::statement::{
-    self, AbortBody, AccusationBody, Body, DecisionBody, ObservationBody, Signed, StatementError,
-    Vote, VoteBody,
+    self, AbortBody, AccusationBody, Body, DecisionBody, ObservationBody, OperatorActBody, Signed,
+    StatementError, Vote, VoteBody,
 };
 use quorate_consensus::wire::{self, AccusationKind};
 
@@ -55,6 +55,11 @@ impl Engine {
         for signed in &batch.accusations {
             if let Some(accusation) = self.open_peer::<AccusationBody>(signed)? {
                 self.take_accusation(now, accusation);
+            }
+        }
+        for signed in &batch.operator_acts {
+            if let Some(act) = self.open_peer::<OperatorActBody>(signed)? {
+                self.take_act(now, act);
             }
         }
         Ok(())

@@ -118,6 +118,7 @@ impl Engine {
                 if let Ok(node_id) = NodeId::new(&unbanned.node_id) {
                     self.refused.remove(&node_id);
                     self.accusations.remove(&node_id);
+                    self.forget_acts(&node_id);
                     // What it said against the others is dissent again.
                     self.touch_open_ballots();
                     self.out.push(Effect::Admit {

@@ -3,7 +3,7 @@
 //! entries, [`clients`] takes votes in, [`peers`] speaks on streams, [`intake`] takes
 //! in what comes on them, [`duties`] asks the board for moves, [`verdicts`] signs
 //! decisions, aborts, observations and accusations, [`submission`] walks the numbered
-//! steps to the chain, [`observer`] looks at it.
+//! steps to the chain, [`observer`] looks at it, [`operator`] does what operators ask.
 //!
 //! Nothing here waits. Each question carries a [`Ticket`]; each transaction has one
 //! [`Local`] with what this node alone knows; after every event the transactions it
@@ -18,6 +18,7 @@ mod load;
 mod local;
 mod log;
 mod observer;
+mod operator;
 mod peers;
 mod start;
 mod submission;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 
 use quorate_consensus::ballot::is_final;
 use quorate_consensus::board::Board;
-use quorate_consensus::statement::{self, Body, KeyRole};
+use quorate_consensus::statement::{self, Body, KeyRole, OperatorActBody, Signed};
 use quorate_consensus::{Choice, NodeId, Rules, TxId, Verifier, wire};
 
 use crate::api::{
@@ -79,6 +80,7 @@ enum Pending {
     SignVerdict(TxId, Vec<u8>),
     SignObservation(TxId, Vec<u8>),
     SignAccusation(NodeId, Vec<u8>),
+    SignAct(Vec<u8>),
     SignBoot(Vec<u8>),
     SignHello(StreamId, Vec<u8>),
     ProposeDuty(Option<(TxId, duties::Duty)>),
@@ -166,6 +168,11 @@ pub struct Engine {
     refused: BTreeSet<NodeId>,
     accusations: BTreeMap<NodeId, verdicts::OwnAccusation>,
     heard_accusations: BTreeMap<(NodeId, NodeId, i32), wire::SignedStatement>,
+    /// What members' operators say, by the member that it is about and by who says it.
+    acts: BTreeMap<(NodeId, NodeId), Signed<OperatorActBody>>,
+    /// Direct messages that were not acknowledged yet, by their tokens.
+    messages: BTreeMap<u64, operator::Sent>,
+    messages_sent: u64,
     member_duties: BTreeMap<duties::Duty, u64>,
     locals: BTreeMap<TxId, Local>,
     afterwards: VecDeque<TxId>,
@@ -204,6 +211,9 @@ impl Engine {
             refused: BTreeSet::new(),
             accusations: BTreeMap::new(),
             heard_accusations: BTreeMap::new(),
+            acts: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            messages_sent: 0,
             member_duties: BTreeMap::new(),
             locals: BTreeMap::new(),
             afterwards: VecDeque::new(),
@@ -223,7 +233,11 @@ impl Engine {
         match event {
             Event::Tick => self.tick(now),
             Event::Submit { request, submit } => self.submit(now, request, submit),
-            Event::Abandon { request } => self.abandon(request),
+            Event::Abandon { request } => {
+                self.abandon(request);
+                self.abandon_message(request);
+            }
+            Event::Operate { request, act } => self.operate(now, request, act),
             Event::StreamUp {
                 stream,
                 peer,

@@ -9,6 +9,7 @@
 //! | established | batch | every statement verified, then taken in; the first bad one accuses the sender |
 //! | established | resync | all statements for unfinished ballots again, once a second at most |
 //! | established | ping, pong, goodbye | answered, ignored, closed |
+//! | established | direct message, its acknowledgement | shown and acknowledged; the operator is told |
 //!
 //! The sender answers for every signature it sends, its own or relayed: honest nodes
 //! verify first, all by one predicate. Only an unknown rules digest is excused.
@@ -48,7 +49,7 @@ enum Greeting {
 /// One stream.
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
-    peer: NodeId,
+    pub(super) peer: NodeId,
     own_certificate: [u8; 32],
     peer_certificate: [u8; 32],
     challenge: [u8; 32],
@@ -57,7 +58,7 @@ pub(super) struct Stream {
     /// When everything was last sent because the peer asked, on the monotonic clock.
     resynced_mono: Option<u64>,
     greeting: Greeting,
-    full: bool,
+    pub(super) full: bool,
     missed: bool,
 }
 
@@ -115,6 +116,7 @@ impl Engine {
     pub(super) fn stream_down(&mut self, id: StreamId) {
         self.unset(Timer::Greeting(id));
         self.unset(Timer::Resync(id));
+        self.messages_lost(id);
         if let Some(stream) = self.streams.remove(&id)
             && self.peers.get(&stream.peer) == Some(&id)
         {
@@ -174,12 +176,19 @@ impl Engine {
                 }
             }
             // Who asks before it heard us gets all that there is once it has.
-            Some(frame::Body::Ping(_) | frame::Body::Resync(_)) if !established => {}
+            Some(
+                frame::Body::Ping(_)
+                | frame::Body::Resync(_)
+                | frame::Body::DirectMessage(_)
+                | frame::Body::DirectAcknowledgement(_),
+            ) if !established => {}
             Some(frame::Body::Ping(ping)) => {
                 let token = ping.token;
                 self.send(id, frame::Body::Pong(wire::Pong { token }));
             }
             Some(frame::Body::Resync(_)) => self.resync(now, id),
+            Some(frame::Body::DirectMessage(message)) => self.message(id, message),
+            Some(frame::Body::DirectAcknowledgement(known)) => self.acknowledged(id, known.token),
             // A second hello, a pong, or a body of a later version.
             Some(frame::Body::Hello(_) | frame::Body::Pong(_)) | None => {}
         }
@@ -347,7 +356,7 @@ impl Engine {
         }
     }
 
-    fn close(&mut self, id: StreamId, reason: GoodbyeReason, detail: &str) {
+    pub(super) fn close(&mut self, id: StreamId, reason: GoodbyeReason, detail: &str) {
         self.stream_down(id);
         self.out.push(Effect::Close {
             stream: id,
@@ -358,7 +367,7 @@ impl Engine {
         });
     }
 
-    fn send(&mut self, stream: StreamId, body: frame::Body) {
+    pub(super) fn send(&mut self, stream: StreamId, body: frame::Body) {
         let frame = Frame { body: Some(body) };
         self.out.push(Effect::Send { stream, frame });
     }
@@ -424,6 +433,7 @@ impl Engine {
         for own in self.accusations.values() {
             batch.accusations.extend(own.signed.clone());
         }
+        batch.operator_acts.extend(self.acts_to_resend());
         batches.push(batch);
         for batch in batches {
             if batch != wire::Batch::default() {

@@ -462,6 +462,15 @@ impl Engine {
             Pending::SignAccusation(accused, statement) => {
                 self.accusation_signed(now, &accused, statement, result);
             }
+            Pending::SignAct(statement) => {
+                if let Ok(signature) = result {
+                    let act = SignedStatement {
+                        statement,
+                        signature,
+                    };
+                    self.act_signed(now, act);
+                }
+            }
             Pending::SignBoot(statement) => {
                 if let Ok(signature) = result {
                     let boot = SignedStatement {

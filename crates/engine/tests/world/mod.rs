@@ -13,8 +13,8 @@ use quorate_consensus::wire::{
 use quorate_consensus::{Choice, Domain, NodeId, TxId};
 use quorate_engine::{
     Alert, Answer, AuditAnswer, AuditAsk, ChainAnswer, ChainAsk, Config, Durable, Effect, Engine,
-    Event, Handed, JournalEntry, Now, Prepared, Proposed, Record, Reject, RequestId, SendOutcome,
-    Sighting, StreamId, Submit, Wait,
+    Event, Handed, JournalEntry, Now, OperatorAct, Prepared, Proposed, Record, Reject, RequestId,
+    SendOutcome, Sighting, StreamId, Submit, Wait,
 };
 use quorate_testkit::{Cluster, FakeVerifier, NOW, tx};
 
@@ -115,6 +115,10 @@ pub(crate) struct World {
     pub(crate) rows: BTreeMap<TxId, wire::Reservation>,
     pub(crate) variants: BTreeMap<TxId, Vec<(u32, Prepared)>>,
     pub(crate) answers: BTreeMap<u64, Result<Answer, Reject>>,
+    /// Answers to operators.
+    pub(crate) operated: BTreeMap<u64, Result<(), Reject>>,
+    /// Direct messages that were shown: at which node, from whom, what.
+    pub(crate) messages: Vec<(usize, NodeId, Vec<u8>)>,
     /// Called before each effect is carried out; true crashes the node there.
     pub(crate) crash: Option<Crash>,
     pub(crate) effects: u64,
@@ -182,6 +186,8 @@ impl World {
             rows: BTreeMap::new(),
             variants: BTreeMap::new(),
             answers: BTreeMap::new(),
+            operated: BTreeMap::new(),
+            messages: Vec::new(),
             crash: None,
             effects: 0,
             refusals: Vec::new(),
@@ -431,6 +437,13 @@ impl World {
         number
     }
 
+    pub(crate) fn operate(&mut self, i: usize, act: OperatorAct) -> u64 {
+        let number = self.number();
+        let request = RequestId(number);
+        self.post(0, i, Event::Operate { request, act });
+        number
+    }
+
     /// The answer to a request that must have come.
     pub(crate) fn answer(&self, request: u64) -> &Result<Answer, Reject> {
         self.answers.get(&request).expect("an answer has come")
@@ -639,6 +652,11 @@ impl World {
                 let again = self.answers.insert(request.0, *result);
                 assert!(again.is_none(), "two answers to one request");
             }
+            Effect::Operated { request, result } => {
+                let again = self.operated.insert(request.0, result);
+                assert!(again.is_none(), "two answers to one request");
+            }
+            Effect::Message { from, data } => self.messages.push((i, from, data)),
             Effect::Believed { .. } => {}
             Effect::Alert(alert) => self.nodes[i].alerts.push(alert),
         }

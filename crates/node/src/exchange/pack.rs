@@ -21,6 +21,7 @@ enum Item {
     Abort(SignedStatement),
     Observation(SignedStatement),
     Accusation(SignedStatement),
+    OperatorAct(SignedStatement),
     Evidence(Misbehaviour),
 }
 
@@ -32,12 +33,14 @@ impl Item {
         let aborts = batch.aborts.into_iter().map(Self::Abort);
         let observations = batch.observations.into_iter().map(Self::Observation);
         let accusations = batch.accusations.into_iter().map(Self::Accusation);
+        let acts = batch.operator_acts.into_iter().map(Self::OperatorAct);
         votes
             .chain(evidence)
             .chain(decisions)
             .chain(aborts)
             .chain(observations)
             .chain(accusations)
+            .chain(acts)
     }
 
     /// Bytes in a batch, with room for tag and length.
@@ -45,9 +48,11 @@ impl Item {
         8 + match self {
             Self::Vote(vote) => vote.encoded_len(),
             Self::Evidence(misbehaviour) => misbehaviour.encoded_len(),
-            Self::Decision(s) | Self::Abort(s) | Self::Observation(s) | Self::Accusation(s) => {
-                s.encoded_len()
-            }
+            Self::Decision(s)
+            | Self::Abort(s)
+            | Self::Observation(s)
+            | Self::Accusation(s)
+            | Self::OperatorAct(s) => s.encoded_len(),
         }
     }
 
@@ -59,6 +64,7 @@ impl Item {
             Self::Abort(s) => batch.aborts.push(s),
             Self::Observation(s) => batch.observations.push(s),
             Self::Accusation(s) => batch.accusations.push(s),
+            Self::OperatorAct(s) => batch.operator_acts.push(s),
         }
     }
 }

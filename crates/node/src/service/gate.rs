@@ -37,11 +37,16 @@ enum Allowed {
     Nodes,
     /// Clients and operators of this node.
     OwnPeople,
+    /// Operators of this node.
+    OwnOperators,
     /// Whoever has a certificate: health and reflection, and what does not exist.
     Anybody,
 }
 
 fn allowed(path: &str) -> Allowed {
+    if path.starts_with("/quorate.v1.OperatorService/") {
+        return Allowed::OwnOperators;
+    }
     match path.strip_prefix("/quorate.v1.VoteService/") {
         Some("Exchange") => Allowed::Nodes,
         Some(_) => Allowed::OwnPeople,
@@ -132,14 +137,19 @@ impl Rules {
                 }))
             }
             Allowed::Nodes => Ok(()),
+            Allowed::OwnOperators if caller.role != Role::Operator => {
+                Err(wrong("operators of this node"))
+            }
             Allowed::OwnPeople if caller.role == Role::Node => {
                 Err(wrong("clients and operators of this node"))
             }
-            Allowed::OwnPeople if caller.node_id != self.own => Err(ApiError::OtherNodesClient {
-                caller: caller.to_string(),
-                own: self.own.to_string(),
-            }),
-            Allowed::OwnPeople => Ok(()),
+            Allowed::OwnPeople | Allowed::OwnOperators if caller.node_id != self.own => {
+                Err(ApiError::OtherNodesClient {
+                    caller: caller.to_string(),
+                    own: self.own.to_string(),
+                })
+            }
+            Allowed::OwnPeople | Allowed::OwnOperators => Ok(()),
         }
     }
 
@@ -231,7 +241,7 @@ where
 }
 
 /// The methods that are measured by name; whatever else is called is one.
-const METHODS: [&str; 8] = [
+const METHODS: [&str; 17] = [
     "Exchange",
     "Submit",
     "Status",
@@ -240,6 +250,15 @@ const METHODS: [&str; 8] = [
     "GetCertificate",
     "GetRules",
     "Check",
+    "Info",
+    "Peers",
+    "Reputation",
+    "Violations",
+    "Ban",
+    "Unban",
+    "Send",
+    "SetLogLevel",
+    "Drain",
 ];
 
 /// A method's name as a label: callers may ask for any path.
@@ -331,6 +350,19 @@ mod tests {
             let path = format!("/quorate.v1.VoteService/{method}");
             let judged = rules.judge(allowed(&path), caller);
             assert_eq!(code(judged), expected, "{method} by {caller}");
+        }
+        let other_operator = person(PersonRole::Operator, "node2");
+        for (caller, expected) in [
+            (&operator, Ok),
+            (&client, PermissionDenied),
+            (&node, PermissionDenied),
+            (&other_operator, PermissionDenied),
+        ] {
+            for method in ["Info", "Ban", "Drain", "FromALaterVersion"] {
+                let path = format!("/quorate.v1.OperatorService/{method}");
+                let judged = rules.judge(allowed(&path), caller);
+                assert_eq!(code(judged), expected, "{method} by {caller}");
+            }
         }
         for caller in [&node, &client, &other] {
             let path = "/grpc.health.v1.Health/Check";

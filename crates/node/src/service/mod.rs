@@ -15,15 +15,15 @@ use std::time::{Duration, Instant};
 use quorate_consensus::statement::{self, VoteBody};
 use quorate_consensus::wire::{
     self, Ballot, ExchangeRequest, ExchangeResponse, GetCertificateRequest, GetCertificateResponse,
-    GetRulesRequest, GetRulesResponse, ListRequest, ListResponse, StatusRequest, StatusResponse,
-    SubmitRequest, SubmitResponse, WaitFor, WatchRequest, submit_request,
+    GetRulesRequest, GetRulesResponse, ListRequest, ListResponse, MessageReceived, StatusRequest,
+    StatusResponse, SubmitRequest, SubmitResponse, WaitFor, WatchRequest, submit_request,
 };
 use quorate_consensus::{Choice, Rules, TxId, Value};
 use quorate_engine::{Answer, Engine, Event, Handed, Reject, RequestId, Submit, Wait};
 use quorate_proto::v1::vote_service_server::VoteService;
 use quorate_telemetry::{TraceContext, trace};
 use quorate_tls::{Identity, PeerInfo};
-use tokio::sync::{oneshot, watch as watch_channel};
+use tokio::sync::{broadcast, oneshot, watch as watch_channel};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
@@ -68,7 +68,9 @@ pub(crate) struct Api {
     pub(crate) stopping: CancellationToken,
     /// The node goes down: watchers are told.
     pub(crate) ending: CancellationToken,
-    pub(crate) next_request: AtomicU64,
+    pub(crate) next_request: Arc<AtomicU64>,
+    /// Where direct messages are shown.
+    pub(crate) messages: broadcast::Sender<MessageReceived>,
 }
 
 impl From<Gone> for ApiError {
@@ -198,7 +200,7 @@ impl Api {
 }
 
 /// Waits as long as a call may take.
-async fn in_time<T>(future: impl Future<Output = T>) -> Result<T, ApiError> {
+pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> Result<T, ApiError> {
     let waited = tokio::time::timeout(DEADLINE, future).await;
     waited.map_err(|_| ApiError::DeadlineExceeded)
 }
@@ -215,7 +217,7 @@ fn named(submit: &Submit) -> Option<TxId> {
 }
 
 /// The name of a transaction in a request.
-fn tx_id(text: &str) -> Result<TxId, ApiError> {
+pub(crate) fn tx_id(text: &str) -> Result<TxId, ApiError> {
     TxId::new(text).map_err(|error| ApiError::Invalid {
         field: "tx_id",
         detail: error.to_string(),
@@ -259,7 +261,7 @@ fn read_submit(request: SubmitRequest) -> Result<Submit, ApiError> {
 
 /// How long this call may take: what the caller's `grpc-timeout` says, a little less,
 /// so that our answer arrives before the caller gives up; otherwise [`DEADLINE`].
-fn deadline(metadata: &MetadataMap) -> Duration {
+pub(crate) fn deadline(metadata: &MetadataMap) -> Duration {
     let asked = metadata
         .get("grpc-timeout")
         .and_then(|value| value.to_str().ok())
@@ -369,7 +371,9 @@ impl VoteService for Api {
             "" => None,
             text => Some(tx_id(text)?),
         };
-        let stream = watch::watch(&self.feed, &self.ending, tx_id, request.from_revision);
+        let messages = tx_id.is_none().then(|| self.messages.subscribe());
+        let from = request.from_revision;
+        let stream = watch::watch(&self.feed, &self.ending, tx_id, from, messages);
         Ok(Response::new(stream))
     }
 

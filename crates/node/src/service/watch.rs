@@ -1,4 +1,5 @@
-//! `Watch`: the events of entries that this node believes, from a revision on.
+//! `Watch`: the events of entries that this node believes, from a revision on, and the
+//! direct messages that come meanwhile.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,8 +7,8 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use quorate_consensus::TxId;
-use quorate_consensus::wire::{BoardEvent, WatchResponse};
-use tokio::sync::mpsc;
+use quorate_consensus::wire::{BoardEvent, MessageReceived, WatchResponse};
+use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -31,6 +32,7 @@ pub(super) fn watch(
     ending: &CancellationToken,
     tx_id: Option<TxId>,
     from_revision: u64,
+    messages: Option<broadcast::Receiver<MessageReceived>>,
 ) -> WatchStream {
     let (sender, receiver) = mpsc::channel(BUFFER);
     let (feed, ending) = (feed.clone(), ending.clone());
@@ -44,6 +46,7 @@ pub(super) fn watch(
     tokio::spawn(async move {
         let error = tokio::select! {
             error = follow(&feed, after, tx_id, &sender) => error,
+            () = show(messages, &sender) => return,
             () = sender.closed() => return,
             () = ending.cancelled() => shutting_down(),
         };
@@ -51,6 +54,33 @@ pub(super) fn watch(
         let _ = sender.send(Err(error.into())).await;
     });
     Box::pin(ReceiverStream::new(receiver))
+}
+
+/// Sends direct messages until the watcher goes away; who is too slow misses some, for
+/// they are stored nowhere.
+async fn show(
+    messages: Option<broadcast::Receiver<MessageReceived>>,
+    sender: &mpsc::Sender<Result<WatchResponse, Status>>,
+) {
+    let Some(mut messages) = messages else {
+        return std::future::pending().await;
+    };
+    loop {
+        let message = match messages.recv().await {
+            Ok(message) => Some(message),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "watch.messages_missed");
+                continue;
+            }
+            // The driver is gone; the events' end says so.
+            Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+        };
+        let event = None;
+        let shown = sender.send(Ok(WatchResponse { event, message })).await;
+        if shown.is_err() {
+            return;
+        }
+    }
 }
 
 /// Sends events until something breaks.
@@ -71,7 +101,12 @@ async fn follow(
             after = entry.revision;
             for event in entry.events.iter().filter(|e| is_wanted(e, tx_id.as_ref())) {
                 let event = Some(event.clone());
-                if sender.send(Ok(WatchResponse { event })).await.is_err() {
+                let message = None;
+                if sender
+                    .send(Ok(WatchResponse { event, message }))
+                    .await
+                    .is_err()
+                {
                     // The caller sees that the channel is closed, and says nothing.
                     return shutting_down();
                 }

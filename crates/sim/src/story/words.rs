@@ -147,6 +147,10 @@ pub(super) fn body(world: &World, place: usize, body: &frame::Body) -> Option<St
         frame::Body::Resync(_) => return Some("a wish to hear all again".into()),
         frame::Body::Challenge(_) => return Some("a challenge".into()),
         frame::Body::Hello(_) => return Some("a hello".into()),
+        frame::Body::DirectMessage(_) => return Some("a direct message".into()),
+        frame::Body::DirectAcknowledgement(_) => {
+            return Some("an acknowledgement of a direct message".into());
+        }
     };
     let own = world.node_id(place);
     let votes = batch.votes.iter().map(|traced| match &traced.vote {

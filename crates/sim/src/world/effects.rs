@@ -60,7 +60,8 @@ impl World {
             Effect::Close { stream, goodbye } => self.close(place, stream, goodbye),
             Effect::Admit { node_id, welcome } => self.admit(place, node_id, welcome),
             Effect::Answer { request, result } => self.answered(request, *result),
-            Effect::Believed { .. } => {}
+            // Nobody operates here.
+            Effect::Operated { .. } | Effect::Message { .. } | Effect::Believed { .. } => {}
             Effect::Alert(alert) => self.places[place].alerts.push(alert),
         }
     }
