@@ -3,6 +3,9 @@
 
 mod common;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use common::{Dev, Home, until};
 use quorate_testkit::servers::Postgres;
 
@@ -69,9 +72,26 @@ fn tables_are_made_by_their_owner_and_used_by_the_nodes_role() {
         .expect(0)
         .json();
     assert_eq!(made["node_role"], "quorate_node");
-    // Again does no harm.
-    home.run(&[&migrate[..], &["--postgres-url", &url]].concat())
-        .expect(0);
+    // Again does no harm, and the URL may come from a file.
+    let file = home.path().join("owner-url");
+    std::fs::write(&file, format!("{url}\n")).expect("a file");
+    let from_file = [&migrate[..], &["--postgres-url-file", "owner-url"]].concat();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("a mode");
+    home.run(&from_file).expect(2);
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("a mode");
+    home.run(&from_file).expect(0);
+    // A password where all can read it is refused.
+    for url in [
+        "postgresql://o:s3cret@h/q",
+        "postgresql://h/q?password=s3cret",
+    ] {
+        let refused = home
+            .run(&["audit", "migrate", "--postgres-url", url])
+            .expect(2)
+            .stderr;
+        assert!(refused.contains("--postgres-url-file"), "{refused}");
+    }
+    home.run(&["audit", "migrate"]).expect(2);
     let may = "SELECT has_table_privilege('quorate_node', 'byzantine_violations', 'INSERT'),
                    has_table_privilege('quorate_node', 'byzantine_violations', 'UPDATE'),
                    has_table_privilege('quorate_node', 'byzantine_violations', 'DELETE')";

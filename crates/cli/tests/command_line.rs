@@ -58,6 +58,7 @@ const COMMANDS: &[&[&str]] = &[
     &["sim"],
     &["test-byzantine"],
     &["completions"],
+    &["man"],
     &["version"],
 ];
 
@@ -257,10 +258,22 @@ fn version_completions_and_the_default_configuration() {
     let home = Home::new();
     let json = home.run(&["version", "--json"]).expect(0).json();
     assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
-    for shell in ["bash", "zsh", "fish"] {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
         let script = home.run(&["completions", shell]).expect(0).stdout;
         assert!(script.contains("test-byzantine"), "{shell}");
     }
+    let pages = home.run(&["man", "pages", "--json"]).expect(0).json();
+    let pages = pages["files"].as_array().expect("pages");
+    // One for each command, those below others among them.
+    assert_eq!(pages.len(), COMMANDS.len());
+    let page = |name: &str| std::fs::read_to_string(home.path().join("pages").join(name));
+    let all = page("quorate.1").expect("a page");
+    assert!(
+        all.contains("Exit codes") && all.contains("unavailable"),
+        "{all}"
+    );
+    let one = page("quorate-dev-partition.1").expect("a page");
+    assert!(one.contains("quorate dev partition"), "{one}");
     let toml = home
         .run(&["run", "--print-default-config"])
         .expect(0)

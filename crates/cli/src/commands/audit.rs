@@ -1,6 +1,6 @@
 //! `quorate audit`: looks after the audit record.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use quorate_audit::AuditError;
@@ -33,6 +33,7 @@ const MIGRATE_EXAMPLES: &str = "\
 Examples:
   quorate audit migrate --postgres-url postgresql://owner@localhost/quorate --node-role quorate_node
   POSTGRES_URL=postgresql://owner:password@db/quorate quorate audit migrate --ca db-ca.crt
+  quorate audit migrate --postgres-url-file owner-url --ca db-ca.crt
 
 Whoever owns the tables can do anything with them. So let a role of its own make them, and the
 nodes work as another one (CREATE ROLE quorate_node LOGIN), which can neither change nor delete a
@@ -65,9 +66,14 @@ struct VerifyArgs {
 #[derive(Debug, Args)]
 #[command(after_help = MIGRATE_EXAMPLES)]
 struct MigrateArgs {
-    /// The database, as the role that shall own the tables
+    /// The database, as the role that shall own the tables; with a password only in the
+    /// environment, for everybody on the machine can read a command line
     #[arg(long, value_name = "URL", env = "POSTGRES_URL", hide_env_values = true)]
-    postgres_url: String,
+    postgres_url: Option<String>,
+
+    /// A file of mode 0600 with that URL in it
+    #[arg(long, value_name = "FILE", conflicts_with = "postgres_url")]
+    postgres_url_file: Option<PathBuf>,
 
     /// The CA that signed PostgreSQL's certificate: then TLS is used, and nothing else
     #[arg(long, value_name = "FILE")]
@@ -166,7 +172,8 @@ async fn migrate(args: MigrateArgs, out: Out) -> Outcome {
         ..Options::default()
     };
     let role = args.node_role.as_deref();
-    let version = PostgresAudit::migrate(&args.postgres_url, role, &options)
+    let url = database(args.postgres_url, args.postgres_url_file.as_deref())?;
+    let version = PostgresAudit::migrate(&url, role, &options)
         .await
         .map_err(|error| of_store(&error))?;
     out.json_pretty(&json!({ "schema_version": version, "node_role": role }));
@@ -176,6 +183,33 @@ async fn migrate(args: MigrateArgs, out: Out) -> Outcome {
     };
     out.line(format!("the tables have version {version}{may}"));
     Ok(())
+}
+
+/// The URL, from wherever it may come.
+fn database(given: Option<String>, file: Option<&Path>) -> Outcome<String> {
+    let how = "set POSTGRES_URL, or put the URL into a file of mode 0600 and name it with \
+               --postgres-url-file";
+    if let Some(file) = file {
+        let bytes = quorate_crypto::file::read_secret(file).map_err(Failure::usage)?;
+        let text = std::str::from_utf8(bytes.trim_ascii());
+        return Ok(text.map_err(Failure::usage)?.to_owned());
+    }
+    let given = given.ok_or_else(|| Failure::usage("no database was named").hint(how))?;
+    let from_environment = std::env::var("POSTGRES_URL").is_ok_and(|url| url == given);
+    match has_password(&given) && !from_environment {
+        true => Err(Failure::usage(
+            "--postgres-url holds a password, and everybody on this machine can read a command line",
+        )
+        .hint(how)),
+        false => Ok(given),
+    }
+}
+
+fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map(|(user, _)| user);
+    user.is_some_and(|user| user.contains(':')) || rest.contains("password=")
 }
 
 pub(crate) fn of_store(error: &AuditError) -> Failure {
