@@ -11,3 +11,4 @@ mod engine;
 
 pub use api::*;
 pub use engine::{Config, Engine, Load, PROTOCOL_VERSION};
+pub use quorate_gossip::Counts as MeshCounts;

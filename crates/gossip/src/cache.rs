@@ -221,6 +221,15 @@ impl<P: Clone + Ord, M: Clone> Cache<P, M> {
         }
     }
 
+    /// The latest messages, in no order.
+    pub(crate) fn latest(&self, most: usize) -> Vec<MessageId> {
+        let kept = self.kept.iter();
+        let mut latest: Vec<_> = kept.map(|(id, kept)| (kept.at_ms, *id)).collect();
+        latest.sort_unstable_by(|a, b| b.cmp(a));
+        latest.truncate(most);
+        latest.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// Forgets what is old.
     pub(crate) fn forget(&mut self, params: &Params, now_ms: u64) {
         while let Some((at, _)) = self.seen_order.front() {

@@ -8,7 +8,7 @@
 //! | a known one | its sender is known to have it |
 //! | an announcement | what is not known is waited for a moment, then requested of the announcer with the best score, then of the next one |
 //! | a request | what is kept is sent, up to a quota |
-//! | a graft | taken into the mesh; pruned at once when the mesh is full, the score below the floor, or the backoff not over |
+//! | a graft | taken into the mesh, and told of the latest messages; pruned at once when the mesh is full, the score below the floor, or the backoff not over |
 //! | a prune | out of the mesh for as long as it says |
 //! | a heartbeat | scores one step nearer to nothing; who is below the floor, or says nothing while others do, is pruned; one peer is grafted while there are too few |
 
@@ -147,20 +147,26 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
     }
 
     /// A peer can be spoken with. Call it for members only: what is known of a peer
-    /// stays when its stream ends.
-    pub fn peer_up(&mut self, now_ms: u64, peer: P) {
-        let peer = self.peers.entry(peer).or_default();
-        peer.connected = true;
-        peer.in_mesh = false;
-        let hurry = now_ms + self.params.tick_ms;
-        self.heartbeat_ms = Some(self.heartbeat_ms.map_or(hurry, |at| at.min(hurry)));
+    /// stays when its stream ends. A `fresh` one knows nothing of this node: it has
+    /// started anew. Another one that was away for a short time has its place in the
+    /// mesh still, and is told of what it may have missed.
+    pub fn peer_up(&mut self, now_ms: u64, peer: P, fresh: bool) {
+        let known = self.peers.entry(peer.clone()).or_default();
+        known.up(fresh, self.params.patience);
+        if known.is_in_mesh() {
+            self.catch_up(&peer);
+        }
+        let small = self.degree() < self.params.degree_least;
+        let hurry = small.then_some(now_ms + self.params.tick_ms);
+        let soon = now_ms + self.params.heartbeat_ms;
+        let beats = [self.heartbeat_ms, hurry, Some(soon)];
+        self.heartbeat_ms = beats.into_iter().flatten().min();
     }
 
     /// A peer can be spoken with no more.
     pub fn peer_down(&mut self, peer: &P) {
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.connected = false;
-            peer.in_mesh = false;
         }
         self.sends.remove(peer);
     }
@@ -231,7 +237,7 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
     fn settle(&mut self, now_ms: u64, from: Option<&P>, id: MessageId) {
         self.cache.see(&self.params, now_ms, id);
         if let Some(from) = from {
-            for peer in self.peers.values_mut().filter(|peer| peer.in_mesh) {
+            for peer in self.peers.values_mut().filter(|peer| peer.is_in_mesh()) {
                 peer.passed = peer.passed.saturating_add(1);
             }
             if let Some(peer) = self.peers.get_mut(from) {
@@ -267,6 +273,16 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
         to.extend(self.lazy(self.params.lazy_most));
         for peer in to {
             self.announce(peer, &ids);
+        }
+    }
+
+    /// A peer may have missed what was sent to it: it is told of the latest messages.
+    pub fn catch_up(&mut self, peer: &P) {
+        let latest = self.cache.latest(self.params.ids_in_frame);
+        let unknown = |id: &MessageId| !self.cache.is_known_by(id, peer);
+        let ids: Vec<_> = latest.into_iter().filter(unknown).collect();
+        if self.peers.get(peer).is_some_and(|peer| peer.connected) {
+            self.announce(peer.clone(), &ids);
         }
     }
 
@@ -307,13 +323,13 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
     /// A peer wants to be in the mesh.
     pub fn grafted(&mut self, now_ms: u64, from: &P) {
         let room = self.params.degree_most - self.params.degree_own;
-        let grafted = |peer: &&Peer| peer.in_mesh && !peer.chosen;
+        let grafted = |peer: &&Peer| peer.is_in_mesh() && !peer.chosen;
         let full = self.degree() >= self.params.degree_most
             || self.peers.values().filter(grafted).count() >= room;
         let Some(peer) = self.peers.get_mut(from).filter(|peer| peer.connected) else {
             return;
         };
-        if peer.in_mesh {
+        if peer.is_in_mesh() {
             return;
         }
         let early = now_ms < peer.backoff_until;
@@ -325,6 +341,7 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
             self.prune(now_ms, from);
         } else {
             peer.enters_mesh(false);
+            self.catch_up(from);
         }
     }
 
@@ -387,7 +404,7 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
 
     /// The peers in the mesh, ascending.
     pub fn mesh_peers(&self) -> Vec<P> {
-        self.those(|peer| peer.in_mesh)
+        self.those(Peer::is_in_mesh)
     }
 
     /// The score of a peer; 0 for one that was never met.
@@ -401,7 +418,7 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
     }
 
     fn degree(&self) -> usize {
-        self.peers.values().filter(|peer| peer.in_mesh).count()
+        self.peers.values().filter(|peer| peer.is_in_mesh()).count()
     }
 
     /// An author's share in what is kept.
@@ -421,7 +438,7 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
 
     /// So many peers outside the mesh.
     fn lazy(&mut self, count: usize) -> Vec<P> {
-        let others = self.those(|peer| peer.connected && !peer.in_mesh);
+        let others = self.those(|peer| peer.connected && !peer.is_in_mesh());
         self.rng.pick(others, count)
     }
 
@@ -493,19 +510,19 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
         let silent_after = self.params.silent_after;
         let useless = |peer: &Peer| {
             let silent = peer.delivered == 0 && peer.passed >= silent_after;
-            peer.in_mesh && (silent || !peer.is_good())
+            peer.is_in_mesh() && (silent || !peer.is_good())
         };
         for peer in self.those(useless) {
             self.prune(now_ms, &peer);
         }
         let mut degree = self.degree();
-        let chosen = self.those(|peer| peer.in_mesh && peer.chosen).len();
+        let chosen = self.those(|peer| peer.is_in_mesh() && peer.chosen).len();
         let wants_own = chosen < self.params.degree_own && degree < self.params.degree_most;
         if degree + 1 < self.params.degree || wants_own {
             // One at a time: others graft too, and two for each missing one would be
             // too many.
             let able =
-                |peer: &Peer| !peer.in_mesh && peer.is_good() && now_ms >= peer.backoff_until;
+                |peer: &Peer| !peer.is_in_mesh() && peer.is_good() && now_ms >= peer.backoff_until;
             let mut able = self.those(able);
             // Who was of use before whom nobody knows, and both before who was not.
             let used: Vec<_> = able
@@ -521,7 +538,8 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
                     peer.enters_mesh(true);
                     degree += 1;
                 }
-                self.outputs.push(Output::Graft { to });
+                self.outputs.push(Output::Graft { to: to.clone() });
+                self.catch_up(&to);
             }
         }
         let hurry = degree < self.params.degree_least;

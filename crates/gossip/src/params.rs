@@ -40,6 +40,8 @@ pub struct Params {
     pub pulls_most: usize,
     /// After a prune neither end grafts the other for so long.
     pub backoff_ms: u64,
+    /// A stream that is down for fewer heartbeats costs nobody its place in the mesh.
+    pub patience: u32,
     /// How long a message may be requested.
     pub cache_ms: u64,
     /// The most messages that may be requested; each author has an equal share.
@@ -77,6 +79,7 @@ impl Default for Params {
             pull_retry_ms: 500,
             pulls_most: 6,
             backoff_ms: 60_000,
+            patience: 10,
             cache_ms: 60_000,
             cache_most: 65_536,
             cache_bytes_most: 32 << 20,

@@ -22,7 +22,10 @@ pub const SCORE_FLOOR: i32 = -20;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) connected: bool,
-    pub(crate) in_mesh: bool,
+    /// It was grafted and not pruned since; its stream may be down for a moment.
+    grafted: bool,
+    /// For how many heartbeats its stream is down.
+    down: u32,
     /// In the mesh because this node chose it.
     pub(crate) chosen: bool,
     /// Neither end grafts the other before this time.
@@ -50,19 +53,34 @@ impl Peer {
         self.connected && self.score >= SCORE_FLOOR
     }
 
+    /// It can be spoken with. After a short time it is where it was.
+    pub(crate) fn up(&mut self, fresh: bool, patience: u32) {
+        self.connected = true;
+        self.grafted &= !fresh && self.down < patience;
+        self.down = 0;
+    }
+
+    /// It is in the mesh, and can be spoken with.
+    pub(crate) fn is_in_mesh(&self) -> bool {
+        self.connected && self.grafted
+    }
+
     pub(crate) fn enters_mesh(&mut self, chosen: bool) {
-        self.in_mesh = true;
+        self.grafted = true;
         self.chosen = chosen;
         self.delivered = 0;
         self.passed = 0;
     }
 
     pub(crate) fn leaves_mesh(&mut self, backoff_until: u64) {
-        self.in_mesh = false;
+        self.grafted = false;
         self.backoff_until = self.backoff_until.max(backoff_until);
     }
 
     pub(crate) fn beat(&mut self) {
+        if !self.connected {
+            self.down = self.down.saturating_add(1);
+        }
         self.score -= self.score.signum();
         self.served = 0;
     }

@@ -64,7 +64,7 @@ impl Net {
             .collect();
         for (a, node) in nodes.iter_mut().enumerate() {
             for b in (0..n).filter(|b| *b != a) {
-                node.peer_up(rng.u64(0..200), b);
+                node.peer_up(rng.u64(0..200), b, true);
             }
         }
         let mut net = Self {

@@ -19,7 +19,7 @@ fn id(n: u64) -> MessageId {
 fn node(n: u32) -> Node {
     let mut node = Mesh::new(Params::default(), 1);
     for peer in 0..n {
-        node.peer_up(0, peer);
+        node.peer_up(0, peer, true);
     }
     run(&mut node, 10_000);
     node
@@ -193,7 +193,7 @@ fn the_mesh_takes_in_so_many_and_keeps_room_for_its_own_choice() {
     let params = Params::default();
     let mut node = Mesh::<u32, u64>::new(params, 1);
     for peer in 0..100 {
-        node.peer_up(0, peer);
+        node.peer_up(0, peer, true);
     }
     for liar in 0..50 {
         node.grafted(10, &liar);
@@ -275,7 +275,7 @@ fn what_still_matters_is_announced_again_however_old() {
 fn while_the_mesh_is_too_small_news_goes_to_others() {
     let mut node = Mesh::<u32, u64>::new(Params::default(), 1);
     for peer in 0..30 {
-        node.peer_up(0, peer);
+        node.peer_up(0, peer, true);
     }
     node.accept(1, None, id(7), 99, 7, 100);
     assert_eq!(node.take_outputs().len(), Params::default().degree);

@@ -28,7 +28,7 @@ macro_rules! messages {
 }
 
 /// Every message with the generated code that reads and writes it.
-const MESSAGES: [(&str, Again); 126] = messages![
+const MESSAGES: [(&str, Again); 130] = messages![
     AbortProof,
     AbortProven,
     AbortStatement,
@@ -40,6 +40,7 @@ const MESSAGES: [(&str, Again); 126] = messages![
     AccuseOp,
     Accused,
     AdvanceOp,
+    Announcement,
     Ballot,
     BallotCount,
     BanOp,
@@ -85,6 +86,7 @@ const MESSAGES: [(&str, Again); 126] = messages![
     GiveUpOp,
     GivenUp,
     Goodbye,
+    Graft,
     Hello,
     HelloStatement,
     InfoRequest,
@@ -109,6 +111,7 @@ const MESSAGES: [(&str, Again); 126] = messages![
     Pong,
     Proof,
     ProveAbortOp,
+    Prune,
     Queues,
     RecordVoteOp,
     ReleaseOp,
@@ -132,6 +135,7 @@ const MESSAGES: [(&str, Again); 126] = messages![
     Silence,
     StateChanged,
     StatePassed,
+    StatementRequest,
     StatusRequest,
     StatusResponse,
     StoreRecord,

@@ -272,7 +272,7 @@ fn every_header_is_read() {
          liar node3 equivocator
          liar node4 self-made-rules
          noise frame 1..20 store 2..3 watch 4..5 answer 6..7 twice 1 overtaken 2 lost 3 \
-         reply-lost 4 store-refuses 5 chain-lost 6 clock-off 7
+         vanished 8 reply-lost 4 store-refuses 5 chain-lost 6 clock-off 7
          calm 9000
          at 20 stranger
          at 10 drop waiting",
@@ -296,6 +296,7 @@ fn every_header_is_read() {
         twice: 1,
         overtaken: 2,
         lost: 3,
+        vanished: 8,
         reply_lost: 4,
         store_refuses: 5,
         chain_lost: 6,
@@ -365,16 +366,19 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
     let cases = [
         (
             "",
-            "line 1: the first line must be `nodes` and a number from 1 to 12",
+            "line 1: the first line must be `nodes` and a number from 1 to 100",
         ),
         (
             "seed 1\nat 1 stranger",
-            "line 2: the first line must be `nodes` and a number from 1 to 12",
+            "line 2: the first line must be `nodes` and a number from 1 to 100",
         ),
-        ("nodes 13", "line 1: \"13\" must be a number from 1 to 12"),
+        (
+            "nodes 101",
+            "line 1: \"101\" must be a number from 1 to 100",
+        ),
         (
             "nodes",
-            "line 1: something is missing: a number from 1 to 12 comes next",
+            "line 1: something is missing: a number from 1 to 100 comes next",
         ),
         (
             "nodes 3\n\nthreshold 4",

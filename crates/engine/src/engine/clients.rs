@@ -405,13 +405,16 @@ impl Engine {
         if recorded.node_id != self.config.node_id.as_str() || !self.is_live() {
             return;
         }
-        self.broadcast(wire::Batch {
-            votes: vec![wire::TracedVote {
-                vote: Some(signed.clone()),
-                traceparent: String::new(),
-            }],
-            ..wire::Batch::default()
-        });
+        self.broadcast(
+            now,
+            wire::Batch {
+                votes: vec![wire::TracedVote {
+                    vote: Some(signed.clone()),
+                    traceparent: String::new(),
+                }],
+                ..wire::Batch::default()
+            },
+        );
         let local = self.local(now, tx_id);
         local.own_vote = None;
     }

@@ -323,7 +323,9 @@ impl Engine {
                 let at = local.resend_mono;
                 let mut batch = wire::Batch::default();
                 local.add_own_statements(&mut batch);
-                self.broadcast(batch);
+                if !self.remind(now, tx_id) {
+                    self.broadcast(now, batch);
+                }
                 return at;
             }
             Some(_) => {}

@@ -11,6 +11,7 @@ use quorate_consensus::wire::{self, AccusationKind};
 
 use super::Engine;
 use super::local::Held;
+use super::mesh::{Heard, Said, Worth};
 use super::verdicts::digest_of;
 use crate::api::Now;
 
@@ -29,40 +30,60 @@ pub(super) struct Offence {
 impl Engine {
     /// Takes a batch in, statement by statement. All of it was in one frame of one
     /// sender, so the first bad one condemns the rest.
-    pub(super) fn batch(&mut self, now: Now, batch: &wire::Batch) -> Result<(), Box<Offence>> {
-        for traced in &batch.votes {
-            let signed = traced.vote.clone().unwrap_or_default();
-            self.peer_vote(now, &signed)?;
+    /// Gives what of it was understood, for the mesh.
+    pub(super) fn batch(
+        &mut self,
+        now: Now,
+        batch: wire::Batch,
+    ) -> Result<Vec<Heard>, Box<Offence>> {
+        let mut heard = Vec::new();
+        for traced in batch.votes {
+            heard.push(self.peer_vote(now, traced)?);
         }
-        for misbehaviour in &batch.evidence {
-            self.peer_evidence(now, misbehaviour)?;
+        for misbehaviour in batch.evidence {
+            self.peer_evidence(now, misbehaviour, &mut heard)?;
         }
-        for signed in &batch.decisions {
-            if let Some(decision) = self.open_peer::<DecisionBody>(signed)? {
-                self.take_decision(now, decision);
-            }
+        for signed in batch.decisions {
+            let decision = self.open_peer::<DecisionBody>(&signed)?;
+            let taken = decision.map(|decision| {
+                let author = decision.node_id.clone();
+                (author, self.take_decision(now, decision))
+            });
+            heard.push(Heard::new(Said::Decision(signed), taken));
         }
-        for signed in &batch.aborts {
-            if let Some(abort) = self.open_peer::<AbortBody>(signed)? {
-                self.take_abort(now, abort);
-            }
+        for signed in batch.aborts {
+            let abort = self.open_peer::<AbortBody>(&signed)?;
+            let taken = abort.map(|abort| {
+                let author = abort.node_id.clone();
+                (author, self.take_abort(now, abort))
+            });
+            heard.push(Heard::new(Said::Abort(signed), taken));
         }
-        for signed in &batch.observations {
-            if let Some(observation) = self.open_peer::<ObservationBody>(signed)? {
-                self.take_observation(now, observation);
-            }
+        for signed in batch.observations {
+            let observation = self.open_peer::<ObservationBody>(&signed)?;
+            let taken = observation.map(|observation| {
+                let author = observation.node_id.clone();
+                (author, self.take_observation(now, observation))
+            });
+            heard.push(Heard::new(Said::Observation(signed), taken));
         }
-        for signed in &batch.accusations {
-            if let Some(accusation) = self.open_peer::<AccusationBody>(signed)? {
-                self.take_accusation(now, accusation);
-            }
+        for signed in batch.accusations {
+            let accusation = self.open_peer::<AccusationBody>(&signed)?;
+            let taken = accusation.map(|accusation| {
+                let author = accusation.node_id.clone();
+                (author, self.take_accusation(now, accusation))
+            });
+            heard.push(Heard::new(Said::Accusation(signed), taken));
         }
-        for signed in &batch.operator_acts {
-            if let Some(act) = self.open_peer::<OperatorActBody>(signed)? {
-                self.take_act(now, act);
-            }
+        for signed in batch.operator_acts {
+            let act = self.open_peer::<OperatorActBody>(&signed)?;
+            let taken = act.map(|act| {
+                let author = act.node_id.clone();
+                (author, self.take_act(now, act))
+            });
+            heard.push(Heard::new(Said::OperatorAct(signed), taken));
         }
-        Ok(())
+        Ok(heard)
     }
 
     /// Opens a peer's statement under the rules that it names. None when those rules
@@ -101,25 +122,46 @@ impl Engine {
         }
     }
 
-    fn peer_vote(&mut self, now: Now, signed: &wire::SignedStatement) -> Result<(), Box<Offence>> {
-        let digest = digest_of(signed);
+    fn peer_vote(&mut self, now: Now, traced: wire::TracedVote) -> Result<Heard, Box<Offence>> {
+        let signed = traced.vote.clone().unwrap_or_default();
+        let digest = digest_of(&signed);
         if self.duplicates.contains(now.mono_ms, &digest) {
             self.duplicates.drop_one();
-            return Ok(());
+            return Ok(Heard::dealt_with(Said::Vote(traced)));
         }
-        let Some(vote) = self.open_peer::<VoteBody>(signed)? else {
-            return Ok(());
+        let Some(vote) = self.open_peer::<VoteBody>(&signed)? else {
+            return Ok(Heard::new(Said::Vote(traced), None));
         };
-        if !self.is_in_service() {
+        let author = vote.node_id.clone();
+        let worth = if !self.is_in_service() {
             // The sender's board has it or will have it; this node reads it there.
-            return Ok(());
-        }
-        if self.wants(now, &vote) {
-            self.hold(now, vote);
-        } else if !self.is_from_future(now, &vote) {
+            Worth::Unclear
+        } else if self.wants(now, &vote) {
+            match self.hold(now, vote) {
+                true => Worth::New,
+                false => Worth::Unclear,
+            }
+        } else if self.is_from_future(now, &vote) {
+            Worth::Unclear
+        } else {
             self.duplicates.remember(now.mono_ms, digest);
-        }
-        Ok(())
+            match self.is_recorded(now, &vote) {
+                true => Worth::New,
+                false => Worth::Spent,
+            }
+        };
+        Ok(Heard::new(Said::Vote(traced), Some((author, worth))))
+    }
+
+    /// This very statement is on the board, and not for long: others may read another
+    /// board, and hear of it only so.
+    fn is_recorded(&self, now: Now, vote: &Vote) -> bool {
+        let body = &vote.body;
+        let lifetime_ms = self.board.rules().vote_lifetime_ms();
+        let ballot = self.board.ballot(&body.tx_id);
+        let recorded = ballot.and_then(|ballot| ballot.votes.get(&vote.node_id));
+        recorded.is_some_and(|recorded| recorded.vote.signed == vote.signed)
+            && now.wall_ms <= body.time_ms.saturating_add(lifetime_ms)
     }
 
     /// Signed further ahead of this node's clock than the skew: not now, but perhaps
@@ -165,7 +207,8 @@ impl Engine {
     }
 
     /// Keeps a vote that the board does not show, to record it when its turn comes.
-    fn hold(&mut self, now: Now, vote: Vote) {
+    /// False when there is no room for it.
+    fn hold(&mut self, now: Now, vote: Vote) -> bool {
         let tx_id = vote.body.tx_id.clone();
         let conflict = self
             .board
@@ -184,7 +227,7 @@ impl Engine {
         let of_trustee = self.held_votes.get(&vote.node_id).copied();
         let share = MOST_HELD / self.board.rules().total();
         if known || held_by_trustee >= 2 || of_trustee.unwrap_or(0) >= share {
-            return;
+            return known;
         }
         let step = self.stagger_ms();
         let rank = self.rank(tx_id.as_str());
@@ -200,38 +243,47 @@ impl Engine {
                     second: Some(vote.signed.clone()),
                 })),
             };
-            self.broadcast(wire::Batch {
-                evidence: vec![evidence],
-                ..wire::Batch::default()
-            });
+            self.broadcast(
+                now,
+                wire::Batch {
+                    evidence: vec![evidence],
+                    ..wire::Batch::default()
+                },
+            );
         }
         *self.held_votes.entry(vote.node_id.clone()).or_default() += 1;
         let local = self.local(now, &tx_id);
         local.held.push(Held { vote, record_mono });
         self.touch(&tx_id);
+        true
     }
 
     /// Evidence is worth the votes in it: they go the way of all votes.
     fn peer_evidence(
         &mut self,
         now: Now,
-        misbehaviour: &wire::Misbehaviour,
+        misbehaviour: wire::Misbehaviour,
+        heard: &mut Vec<Heard>,
     ) -> Result<(), Box<Offence>> {
         use wire::misbehaviour::Kind;
-        let votes: Vec<_> = match &misbehaviour.kind {
-            Some(Kind::DoubleVote(double)) => [&double.first, &double.second]
+        let votes: Vec<_> = match misbehaviour.kind {
+            Some(Kind::DoubleVote(double)) => [double.first, double.second]
                 .into_iter()
                 .flatten()
-                .cloned()
                 .collect(),
             Some(Kind::MinorityVote(minority)) => {
-                let dissent = minority.dissent.iter();
-                dissent.chain(&minority.majority).cloned().collect()
+                let dissent = minority.dissent.into_iter();
+                dissent.chain(minority.majority).collect()
             }
             None => Vec::new(),
         };
-        votes
-            .iter()
-            .try_for_each(|signed| self.peer_vote(now, signed))
+        for signed in votes {
+            let traced = wire::TracedVote {
+                vote: Some(signed),
+                traceparent: String::new(),
+            };
+            heard.push(self.peer_vote(now, traced)?);
+        }
+        Ok(())
     }
 }

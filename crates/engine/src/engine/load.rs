@@ -1,5 +1,7 @@
 //! How much an engine holds: what a driver shows to operators, and what a test bounds.
 
+use quorate_gossip::{Counts, Mesh};
+
 use super::Engine;
 
 /// How much an engine holds in memory, beside its mirror of the board.
@@ -27,11 +29,20 @@ pub struct Load {
     pub duplicates_dropped: u64,
     /// Accusations, its own and those that it heard.
     pub accusations: usize,
+    /// Peers in the mesh of a large cluster.
+    pub mesh_peers: usize,
+    /// Statements that may be requested in a large cluster.
+    pub mesh_kept: usize,
+    /// Statements that were announced in a large cluster and have not come.
+    pub mesh_wanted: usize,
+    /// What the mesh of a large cluster said and heard, since the start.
+    pub mesh: Counts,
 }
 
 impl Engine {
     /// How much this engine holds now.
     pub fn load(&self) -> Load {
+        let mesh = self.mesh.as_ref().map(Mesh::load).unwrap_or_default();
         Load {
             transactions: self.locals.len(),
             own_votes: self.locals.values().filter(|l| l.is_voting()).count(),
@@ -43,6 +54,10 @@ impl Engine {
             timers: self.timers.len(),
             duplicates: self.duplicates.len(),
             duplicates_dropped: self.duplicates.dropped(),
+            mesh_peers: mesh.degree,
+            mesh_kept: mesh.kept,
+            mesh_wanted: mesh.wanted,
+            mesh: self.mesh.as_ref().map(Mesh::counts).unwrap_or_default(),
             accusations: self.accusations.len() + self.heard_accusations.len(),
         }
     }

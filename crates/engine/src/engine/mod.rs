@@ -1,7 +1,8 @@
 //! The engine: state, dispatch, timers. The rest is split by what it is about:
 //! [`start`] reads the board and puts the boot generation on it, [`log`] believes
 //! entries, [`clients`] takes votes in, [`peers`] speaks on streams, [`intake`] takes
-//! in what comes on them, [`duties`] asks the board for moves, [`verdicts`] signs
+//! in what comes on them, [`mesh`] says to whom statements go in a large cluster,
+//! [`duties`] asks the board for moves, [`verdicts`] signs
 //! decisions, aborts, observations and accusations, [`submission`] walks the numbered
 //! steps to the chain, [`observer`] looks at it, [`operator`] does what operators ask.
 //!
@@ -17,6 +18,7 @@ mod intake;
 mod load;
 mod local;
 mod log;
+mod mesh;
 mod observer;
 mod operator;
 mod peers;
@@ -139,6 +141,7 @@ enum Timer {
     Quarantine,
     Greeting(StreamId),
     Resync(StreamId),
+    Mesh,
     Transaction(TxId),
 }
 
@@ -164,6 +167,10 @@ pub struct Engine {
     latency_ms: u64,
     streams: BTreeMap<StreamId, Stream>,
     peers: BTreeMap<NodeId, StreamId>,
+    /// To whom statements go; none in a cluster where everybody tells everybody.
+    mesh: Option<mesh::Statements>,
+    /// The boot generations that peers last greeted with, where there is a mesh.
+    generations: BTreeMap<NodeId, u64>,
     /// Peers that this node accused: it speaks with them no more.
     refused: BTreeSet<NodeId>,
     accusations: BTreeMap<NodeId, verdicts::OwnAccusation>,
@@ -191,8 +198,10 @@ impl Engine {
     /// from the first [`Event::Tick`].
     pub fn restore(config: Config, durable: Durable, verifier: Arc<dyn Verifier>) -> Self {
         let board = Board::new(config.rules.clone());
+        let generation = durable.generation.saturating_add(1);
         Self {
-            generation: durable.generation.saturating_add(1),
+            generation,
+            mesh: mesh::mesh_for(&config.rules, &config.node_id, generation),
             seen_persisted: durable.seen,
             durable,
             verifier,
@@ -208,6 +217,7 @@ impl Engine {
             latency_ms: 0,
             streams: BTreeMap::new(),
             peers: BTreeMap::new(),
+            generations: BTreeMap::new(),
             refused: BTreeSet::new(),
             accusations: BTreeMap::new(),
             heard_accusations: BTreeMap::new(),
@@ -270,6 +280,7 @@ impl Engine {
         while let Some(tx_id) = self.touched.pop_first() {
             self.evaluate(now, &tx_id);
         }
+        self.flush_mesh();
         std::mem::take(&mut self.out)
     }
 
@@ -395,6 +406,7 @@ impl Engine {
                 Timer::Quarantine => self.end_quarantine(now),
                 Timer::Greeting(stream) => self.end_greeting(stream),
                 Timer::Resync(stream) => self.resync(now, stream),
+                Timer::Mesh => self.tick_mesh(now),
                 Timer::Transaction(tx_id) => {
                     self.touched.insert(tx_id);
                 }

@@ -14,6 +14,7 @@ use quorate_consensus::wire::{
 };
 
 use super::duties::Duty;
+use super::mesh::Worth;
 use super::{Engine, Pending, Signing, Timer};
 use crate::api::{Effect, MAX_MESSAGE, Now, OperatorAct, Reject, RequestId, StreamId};
 
@@ -196,28 +197,31 @@ impl Engine {
         let opened = statement::open::<OperatorActBody>(&signed, &rules, self.verifier.as_ref());
         let Ok(act) = opened else { return };
         self.take_act(now, act);
-        self.broadcast(wire::Batch {
-            operator_acts: vec![signed],
+        let operator_acts = vec![signed];
+        let batch = wire::Batch {
+            operator_acts,
             ..wire::Batch::default()
-        });
+        };
+        self.broadcast(now, batch);
     }
 
     /// Keeps an act until its ban is lifted: the latest of each member for each. Also
     /// one for a ban that this node has not read of yet.
-    pub(super) fn take_act(&mut self, now: Now, act: Signed<OperatorActBody>) {
+    pub(super) fn take_act(&mut self, now: Now, act: Signed<OperatorActBody>) -> Worth {
         let Ok(subject) = NodeId::new(&act.body.subject) else {
-            return;
+            return Worth::Spent;
         };
         if act.body.kind != OperatorActKind::Unban || !self.board.rules().is_member(&subject) {
-            return;
+            return Worth::Spent;
         }
         let key = (subject, act.node_id.clone());
         let newer = |known: &Signed<OperatorActBody>| known.body.time_ms >= act.body.time_ms;
         if self.acts.get(&key).is_some_and(newer) {
-            return;
+            return Worth::Spent;
         }
         self.acts.insert(key, act);
         self.wake_by(Timer::Members, now.mono_ms);
+        Worth::New
     }
 
     /// Whether the board would take this act for the ban in force.

@@ -7,6 +7,7 @@
 //! | greeting | hello that answers ours | heard; once our own is said too, established: an earlier stream of the pair is replaced |
 //! | greeting | anything else | closed; nobody is accused, for nobody is known yet |
 //! | established | batch | every statement verified, then taken in; the first bad one accuses the sender |
+//! | established | announcement, request, graft, prune | for the mesh, where there is one |
 //! | established | resync | all statements for unfinished ballots again, once a second at most |
 //! | established | ping, pong, goodbye | answered, ignored, closed |
 //! | established | direct message, its acknowledgement | shown and acknowledged; the operator is told |
@@ -55,6 +56,8 @@ pub(super) struct Stream {
     challenge: [u8; 32],
     answered_challenge: bool,
     said_hello: bool,
+    /// The other end's, once its hello is heard.
+    generation: u64,
     /// When everything was last sent because the peer asked, on the monotonic clock.
     resynced_mono: Option<u64>,
     greeting: Greeting,
@@ -76,11 +79,18 @@ impl Stream {
             challenge,
             answered_challenge: false,
             said_hello: false,
+            generation: 0,
             resynced_mono: None,
             greeting: Greeting::Awaited,
             full: false,
             missed: false,
         }
+    }
+
+    /// Whether what is sent now would be lost; it is remembered that something was.
+    pub(super) fn misses(&mut self) -> bool {
+        self.missed |= self.full;
+        self.full
     }
 }
 
@@ -99,6 +109,7 @@ impl Engine {
             self.close(id, GoodbyeReason::Banned, "banned");
             return;
         }
+        self.stir_mesh(&stream.challenge);
         let nonce = stream.challenge.to_vec();
         self.streams.insert(id, stream);
         self.wake_at(Timer::Greeting(id), now.mono_ms + GREETING_MS);
@@ -121,6 +132,9 @@ impl Engine {
             && self.peers.get(&stream.peer) == Some(&id)
         {
             self.peers.remove(&stream.peer);
+            if let Some(mesh) = &mut self.mesh {
+                mesh.peer_down(&stream.peer);
+            }
         }
     }
 
@@ -137,7 +151,11 @@ impl Engine {
         };
         stream.full = false;
         if std::mem::take(&mut stream.missed) && stream.greeting == Greeting::Established {
+            let peer = stream.peer.clone();
             self.resend_everything(id);
+            if let Some(mesh) = &mut self.mesh {
+                mesh.catch_up(&peer);
+            }
         }
     }
 
@@ -163,18 +181,18 @@ impl Engine {
         };
         let heard = stream.greeting != Greeting::Awaited;
         let established = stream.greeting == Greeting::Established;
+        let peer = stream.peer.clone();
         match frame.body {
             Some(frame::Body::Challenge(challenge)) => self.challenged(now, id, &challenge.nonce),
-            Some(frame::Body::Hello(hello)) if !heard => self.greeted(id, &hello),
+            Some(frame::Body::Hello(hello)) if !heard => self.greeted(now, id, &hello),
             Some(frame::Body::Goodbye(_)) => self.close(id, GoodbyeReason::Shutdown, "goodbye"),
             _ if !heard => {
                 self.close(id, GoodbyeReason::Protocol, "a hello must come first");
             }
-            Some(frame::Body::Batch(batch)) => {
-                if let Err(offence) = self.batch(now, &batch) {
-                    self.offended(now, id, *offence);
-                }
-            }
+            Some(frame::Body::Batch(batch)) => match self.batch(now, batch) {
+                Ok(heard) => self.relay(now, &peer, heard),
+                Err(offence) => self.offended(now, id, *offence),
+            },
             // Who asks before it heard us gets all that there is once it has.
             Some(
                 frame::Body::Ping(_)
@@ -189,6 +207,16 @@ impl Engine {
             Some(frame::Body::Resync(_)) => self.resync(now, id),
             Some(frame::Body::DirectMessage(message)) => self.message(id, message),
             Some(frame::Body::DirectAcknowledgement(known)) => self.acknowledged(id, known.token),
+            Some(
+                body @ (frame::Body::Announcement(_)
+                | frame::Body::StatementRequest(_)
+                | frame::Body::Graft(_)
+                | frame::Body::Prune(_)),
+            ) => {
+                if let Err(offence) = self.mesh_frame(now, &peer, body) {
+                    self.offended(now, id, *offence);
+                }
+            }
             // A second hello, a pong, or a body of a later version.
             Some(frame::Body::Hello(_) | frame::Body::Pong(_)) | None => {}
         }
@@ -219,17 +247,17 @@ impl Engine {
         self.sign(now, pending, &rules, &body);
     }
 
-    pub(super) fn hello_signed(&mut self, id: StreamId, hello: wire::SignedStatement) {
+    pub(super) fn hello_signed(&mut self, now: Now, id: StreamId, hello: wire::SignedStatement) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         stream.said_hello = true;
         let hello = Some(hello);
         self.send(id, frame::Body::Hello(wire::Hello { hello }));
-        self.establish(id);
+        self.establish(now, id);
     }
 
-    fn greeted(&mut self, id: StreamId, hello: &wire::Hello) {
+    fn greeted(&mut self, now: Now, id: StreamId, hello: &wire::Hello) {
         let rules = self.board.rules().clone();
         let opened =
             statement::open_field::<HelloBody>(&hello.hello, &rules, self.verifier.as_ref());
@@ -266,19 +294,21 @@ impl Engine {
             }
             Ok(_) => None,
         };
+        let generation = opened.map_or(0, |hello| hello.body.generation);
         if let Some((reason, detail)) = refusal {
             self.close(id, reason, &detail);
             return;
         }
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.greeting = Greeting::Heard;
+            stream.generation = generation;
         }
-        self.establish(id);
+        self.establish(now, id);
     }
 
     /// Both hellos are said: the stream is the pair's from now on. The other end's may
     /// come while our own is still being signed, and must be the first that it hears.
-    fn establish(&mut self, id: StreamId) {
+    fn establish(&mut self, now: Now, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -287,7 +317,12 @@ impl Engine {
         }
         stream.greeting = Greeting::Established;
         let peer = stream.peer.clone();
+        let generation = stream.generation;
         self.unset(Timer::Greeting(id));
+        if let Some(mesh) = &mut self.mesh {
+            let known = self.generations.insert(peer.clone(), generation);
+            mesh.peer_up(now.mono_ms, peer.clone(), known != Some(generation));
+        }
         if let Some(old) = self.peers.insert(peer, id)
             && old != id
         {
@@ -372,9 +407,14 @@ impl Engine {
         self.out.push(Effect::Send { stream, frame });
     }
 
-    /// Sends a batch to every member at once. A peer whose queue is full gets
+    /// Sends this node's own statements to every member at once, or, in a large
+    /// cluster, on their way through the mesh. A peer whose queue is full gets
     /// everything again when it has drained.
-    pub(super) fn broadcast(&mut self, batch: wire::Batch) {
+    pub(super) fn broadcast(&mut self, now: Now, batch: wire::Batch) {
+        if let Some(mesh) = &mut self.mesh {
+            Self::push(mesh, now, &self.config.node_id, batch);
+            return;
+        }
         let streams: Vec<_> = self.peers.values().copied().collect();
         for id in streams {
             match self.streams.get_mut(&id) {

@@ -12,6 +12,7 @@ use quorate_consensus::wire::{self, AbortReason, BallotState, SignedStatement};
 use quorate_consensus::{Domain, NodeId, TxId};
 
 use super::local::{Journal, Local, OwnObservation};
+use super::mesh::Worth;
 use super::{Engine, Pending, Timer};
 use crate::api::{Alert, Now, Record, Ticket};
 
@@ -180,49 +181,65 @@ impl Engine {
             local.own_verdict = Some((domain, signed));
             local.resend_mono = None;
         }
-        self.broadcast(batch);
+        self.broadcast(now, batch);
     }
 
-    pub(super) fn take_decision(&mut self, now: Now, decision: Decision) {
+    pub(super) fn take_decision(&mut self, now: Now, decision: Decision) -> Worth {
         let tx_id = decision.body.tx_id.clone();
-        if self
-            .board
-            .ballot(&tx_id)
-            .is_some_and(|b| b.certificate.is_none())
-        {
-            // An earlier decision that somebody repeats, for a reservation that was
-            // replaced, must not push out the one that counts.
-            if self
-                .locals
-                .get(&tx_id)
-                .and_then(|local| local.decisions.get(&decision.node_id))
-                .is_some_and(|known| self.is_for_ballot(known))
-            {
-                return;
-            }
-            let local = self.local(now, &tx_id);
-            local.decisions.insert(decision.node_id.clone(), decision);
-            self.touch(&tx_id);
+        match self.board.ballot(&tx_id) {
+            None => return self.worth_without_ballot(&tx_id),
+            Some(ballot) if ballot.certificate.is_some() => return Worth::Spent,
+            Some(_) => {}
+        }
+        // An earlier decision that somebody repeats, for a reservation that was
+        // replaced, must not push out the one that counts.
+        let held = self.locals.get(&tx_id);
+        let known = held.and_then(|local| local.decisions.get(&decision.node_id));
+        if known.is_some_and(|known| self.is_for_ballot(known)) {
+            return Worth::Spent;
+        }
+        // One that this node cannot place yet is passed on once for each member.
+        let worth = match known.is_none() || self.is_for_ballot(&decision) {
+            true => Worth::New,
+            false => Worth::Unclear,
+        };
+        let local = self.local(now, &tx_id);
+        local.decisions.insert(decision.node_id.clone(), decision);
+        self.touch(&tx_id);
+        worth
+    }
+
+    /// A ballot that the board does not show: it may come, or it is over.
+    fn worth_without_ballot(&self, tx_id: &TxId) -> Worth {
+        match self.board.collected(tx_id) {
+            Some(_) => Worth::Spent,
+            None => Worth::Unclear,
         }
     }
 
-    pub(super) fn take_abort(&mut self, now: Now, abort: Abort) {
+    pub(super) fn take_abort(&mut self, now: Now, abort: Abort) -> Worth {
         let tx_id = abort.body.tx_id.clone();
-        if self
-            .board
-            .ballot(&tx_id)
-            .is_some_and(|b| b.aborts.is_empty())
-        {
-            let local = self.local(now, &tx_id);
-            local.aborts.insert(abort.node_id.clone(), abort);
-            self.touch(&tx_id);
+        let reason = match self.board.ballot(&tx_id) {
+            None => return self.worth_without_ballot(&tx_id),
+            Some(ballot) if !ballot.aborts.is_empty() => return Worth::Spent,
+            Some(ballot) => is_aborted(ballot.state).then(|| abort_reason(ballot.state)),
+        };
+        let local = self.local(now, &tx_id);
+        let counts = Some(abort.body.reason) == reason;
+        let known = local.aborts.insert(abort.node_id.clone(), abort);
+        self.touch(&tx_id);
+        match known {
+            None => Worth::New,
+            Some(known) if Some(known.body.reason) == reason => Worth::Spent,
+            Some(_) if counts => Worth::New,
+            Some(_) => Worth::Unclear,
         }
     }
 
-    pub(super) fn take_observation(&mut self, now: Now, observation: Observation) {
+    pub(super) fn take_observation(&mut self, now: Now, observation: Observation) -> Worth {
         let tx_id = observation.body.tx_id.clone();
         let Some(ballot) = self.board.ballot(&tx_id) else {
-            return;
+            return self.worth_without_ballot(&tx_id);
         };
         // One of an earlier round that somebody repeats must not push out the one
         // that counts.
@@ -231,13 +248,22 @@ impl Engine {
             .get(&tx_id)
             .and_then(|local| local.observations.get(&observation.node_id));
         let stale = known.is_some_and(|known| observation.body.round < known.body.round);
-        if ballot.reservation.is_some() && !stale {
-            let local = self.local(now, &tx_id);
-            local
-                .observations
-                .insert(observation.node_id.clone(), observation);
-            self.touch(&tx_id);
+        if ballot.reservation.is_none() {
+            return Worth::Unclear;
         }
+        if stale {
+            return Worth::Spent;
+        }
+        let worth = match known {
+            Some(known) if known.body == observation.body => Worth::Spent,
+            _ => Worth::New,
+        };
+        let local = self.local(now, &tx_id);
+        local
+            .observations
+            .insert(observation.node_id.clone(), observation);
+        self.touch(&tx_id);
+        worth
     }
 
     /// Whether a decision is for its ballot's value and reservation in force.
@@ -340,10 +366,13 @@ impl Engine {
         };
         own.signed = Some(observation.signed.clone());
         local.resend_mono = None;
-        self.broadcast(wire::Batch {
-            observations: vec![observation.signed.clone()],
-            ..wire::Batch::default()
-        });
+        self.broadcast(
+            now,
+            wire::Batch {
+                observations: vec![observation.signed.clone()],
+                ..wire::Batch::default()
+            },
+        );
         self.take_observation(now, observation);
     }
 
@@ -421,27 +450,37 @@ impl Engine {
             return;
         };
         own.signed = Some(signed.clone());
-        self.broadcast(wire::Batch {
-            accusations: vec![signed],
-            ..wire::Batch::default()
-        });
+        self.broadcast(
+            now,
+            wire::Batch {
+                accusations: vec![signed],
+                ..wire::Batch::default()
+            },
+        );
         self.evaluate_members(now);
     }
 
     /// Remembers a peer's accusation until the board shows it.
-    pub(super) fn take_accusation(&mut self, now: Now, accusation: Accusation) {
+    pub(super) fn take_accusation(&mut self, now: Now, accusation: Accusation) -> Worth {
         let body = &accusation.body;
         let (accused, by) = (body.accused.clone(), accusation.node_id.clone());
         let wanted = self
             .board
             .wants_accusation(&accused, &by, &accusation.signed);
         let most = self.board.rules().total() * self.board.rules().total();
-        if !wanted || self.is_own(&by) || self.heard_accusations.len() >= most {
-            return;
+        if !wanted || self.is_own(&by) {
+            return Worth::Spent;
+        }
+        if self.heard_accusations.len() >= most {
+            return Worth::Unclear;
         }
         let key = (accused, by, i32::from(body.kind));
-        self.heard_accusations.insert(key, accusation.signed);
+        let known = self.heard_accusations.insert(key, accusation.signed);
         self.wake_by(Timer::Members, now.mono_ms);
+        match known {
+            None => Worth::New,
+            Some(_) => Worth::Spent,
+        }
     }
 
     /// A signature came, or did not.
@@ -486,7 +525,7 @@ impl Engine {
                         statement,
                         signature,
                     };
-                    self.hello_signed(stream, hello);
+                    self.hello_signed(now, stream, hello);
                 }
             }
             _ => {}

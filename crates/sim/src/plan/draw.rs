@@ -247,6 +247,7 @@ impl Draw {
             twice: share(rng, 50),
             overtaken: share(rng, 50),
             lost: share(rng, 20),
+            vanished: 0,
             reply_lost: share(rng, 30),
             store_refuses: share(rng, 30),
             chain_lost: share(rng, 200),

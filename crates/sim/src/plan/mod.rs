@@ -59,7 +59,7 @@ pub enum BoardKind {
 /// The rules of a plan's cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// N, 1 to 12.
+    /// N, 1 to 100. Those that are drawn have 12 at most.
     pub nodes: usize,
     /// t, 1 to N.
     pub threshold: usize,
@@ -104,8 +104,12 @@ pub struct Noise {
     pub twice: u32,
     /// Batches that later ones overtake.
     pub overtaken: u32,
-    /// Batches with which their stream breaks.
+    /// Batches, and what is said about them in a large cluster, with which their stream
+    /// breaks.
     pub lost: u32,
+    /// The same, gone although their stream stands: worse than any real stream, and
+    /// never drawn.
+    pub vanished: u32,
     /// Replies of the store that are lost after the operation took effect.
     pub reply_lost: u32,
     /// Operations that the store refuses because it is away.
@@ -127,6 +131,7 @@ impl Noise {
         twice: 0,
         overtaken: 0,
         lost: 0,
+        vanished: 0,
         reply_lost: 0,
         store_refuses: 0,
         chain_lost: 0,

@@ -169,7 +169,7 @@ impl<F: FnMut(&Arc<Plan>) -> bool> Shrink<F> {
         if self.plan.noise == Noise::QUIET || self.keeps_somehow(quiet) {
             return;
         }
-        let fields: [fn(&mut Noise); 11] = [
+        let fields: [fn(&mut Noise); 12] = [
             |noise| noise.frame_ms = Noise::QUIET.frame_ms,
             |noise| noise.store_ms = Noise::QUIET.store_ms,
             |noise| noise.watch_ms = Noise::QUIET.watch_ms,
@@ -177,6 +177,7 @@ impl<F: FnMut(&Arc<Plan>) -> bool> Shrink<F> {
             |noise| noise.twice = 0,
             |noise| noise.overtaken = 0,
             |noise| noise.lost = 0,
+            |noise| noise.vanished = 0,
             |noise| noise.reply_lost = 0,
             |noise| noise.store_refuses = 0,
             |noise| noise.chain_lost = 0,

@@ -78,7 +78,7 @@ pub enum Problem {
     #[error("{0} was said before: say it once")]
     Twice(String),
     /// The number of nodes must be known before anything else is read.
-    #[error("the first line must be `nodes` and a number from 1 to 12")]
+    #[error("the first line must be `nodes` and a number from 1 to 100")]
     NodesFirst,
 }
 
@@ -247,6 +247,7 @@ impl fmt::Display for Noise {
             ("twice", u64::from(self.twice)),
             ("overtaken", self.overtaken.into()),
             ("lost", self.lost.into()),
+            ("vanished", self.vanished.into()),
             ("reply-lost", self.reply_lost.into()),
             ("store-refuses", self.store_refuses.into()),
             ("chain-lost", self.chain_lost.into()),

@@ -151,6 +151,10 @@ pub(super) fn body(world: &World, place: usize, body: &frame::Body) -> Option<St
         frame::Body::DirectAcknowledgement(_) => {
             return Some("an acknowledgement of a direct message".into());
         }
+        frame::Body::Announcement(_) => return Some("an announcement".into()),
+        frame::Body::StatementRequest(_) => return Some("a request for statements".into()),
+        frame::Body::Graft(_) => return Some("a graft".into()),
+        frame::Body::Prune(_) => return Some("a prune".into()),
     };
     let own = world.node_id(place);
     let votes = batch.votes.iter().map(|traced| match &traced.vote {

@@ -142,20 +142,32 @@ impl World {
         };
         let (other, twin, last_at, hanging_up) = (end.other, end.twin, end.last_at, end.hanging_up);
         let (from, to) = (self.places[place].member, self.places[other].member);
-        let is_batch = matches!(frame.body, Some(frame::Body::Batch(_)));
-        if self.faults.full(from, self.now) && self.places[place].engine.is_some() && is_batch {
+        let is_talk = matches!(
+            frame.body,
+            Some(
+                frame::Body::Batch(_)
+                    | frame::Body::Announcement(_)
+                    | frame::Body::StatementRequest(_)
+                    | frame::Body::Graft(_)
+                    | frame::Body::Prune(_)
+            )
+        );
+        if self.faults.full(from, self.now) && self.places[place].engine.is_some() && is_talk {
             // The engine was told that its queue is full.
             return;
         }
-        let lost = self.chance(if is_batch { self.plan.noise.lost } else { 0 });
+        let lost = self.chance(if is_talk { self.plan.noise.lost } else { 0 });
         if hanging_up || lost || self.faults.blocked(from, to, self.now) {
             self.breaks(stream.0, if lost { 1 } else { KEEPALIVE_MS });
             return;
         }
+        if is_talk && self.chance(self.plan.noise.vanished) {
+            return;
+        }
         let late = self.places[place].lag_ms + self.lag(place) + self.lag(other);
         let mut wait = self.span(self.plan.noise.frame_ms) + late;
-        let twice = is_batch && self.chance(self.plan.noise.twice);
-        let overtaken = is_batch && self.chance(self.plan.noise.overtaken);
+        let twice = is_talk && self.chance(self.plan.noise.twice);
+        let overtaken = is_talk && self.chance(self.plan.noise.overtaken);
         let at = (self.now + wait).max(last_at);
         if overtaken {
             wait = (at - self.now) + 3 * wait + 5;

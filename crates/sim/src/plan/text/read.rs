@@ -12,7 +12,7 @@ use super::{
 use crate::liars::LiarKind;
 
 /// The most nodes of a plan.
-const MOST_NODES: usize = 12;
+const MOST_NODES: usize = 100;
 
 impl FromStr for Plan {
     type Err = PlanTextError;
@@ -199,7 +199,7 @@ impl Reader {
         };
         match first {
             "nodes" => {
-                let right = "a number from 1 to 12";
+                let right = "a number from 1 to 100";
                 let nodes: usize = words.parse(right)?;
                 if !(1..=MOST_NODES).contains(&nodes) {
                     return Err(unexpected(&nodes.to_string(), right));
@@ -471,13 +471,14 @@ fn noise(words: &mut Words<'_>) -> Result<Noise, Problem> {
             "twice" => noise.twice = words.parse(share)?,
             "overtaken" => noise.overtaken = words.parse(share)?,
             "lost" => noise.lost = words.parse(share)?,
+            "vanished" => noise.vanished = words.parse(share)?,
             "reply-lost" => noise.reply_lost = words.parse(share)?,
             "store-refuses" => noise.store_refuses = words.parse(share)?,
             "chain-lost" => noise.chain_lost = words.parse(share)?,
             "clock-off" => noise.clock_off_ms = words.ms()?,
             found => {
-                let right = "frame, store, watch, answer, twice, overtaken, lost, reply-lost, \
-                             store-refuses, chain-lost or clock-off";
+                let right = "frame, store, watch, answer, twice, overtaken, lost, vanished, \
+                             reply-lost, store-refuses, chain-lost or clock-off";
                 return Err(unexpected(found, right));
             }
         }
