@@ -160,6 +160,8 @@ impl Rules {
         self.limiter.check_key(caller).map_err(|not_until| {
             self.meter.rate_limited.of(["calls"]).inc();
             let retry = not_until.wait_time_from(DefaultClock::default().now());
+            // There may be room by the time that this is computed; zero would mean "at once".
+            let retry = retry.max(Duration::from_millis(1));
             ApiError::RateLimited { retry }
         })
     }

@@ -1,0 +1,139 @@
+//! A client that calls without end: most of its calls are refused with a time to wait,
+//! they cost the node little, and the client beside it keeps its pace.
+
+mod common;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use common::*;
+use quorate_consensus::wire::{ListRequest, StatusRequest};
+use quorate_node::Limits;
+use quorate_proto::v1::vote_service_client::VoteServiceClient;
+use tokio::task::JoinSet;
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+/// Calls of one kind without end, from many tasks at once.
+struct Flood {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
+    tasks: JoinSet<()>,
+}
+
+impl Flood {
+    /// The operator of node `at` asks it for everything, again and again.
+    fn at(cluster: &Cluster, at: usize) -> Self {
+        let channel = cluster.channel(at, &cluster.person(at, "operator"));
+        let mut flood = Self {
+            stop: Arc::default(),
+            served: Arc::default(),
+            refused: Arc::default(),
+            tasks: JoinSet::new(),
+        };
+        for _ in 0..32 {
+            let mut client = VoteServiceClient::new(channel.clone());
+            let stop = flood.stop.clone();
+            let (served, refused) = (flood.served.clone(), flood.refused.clone());
+            flood.tasks.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let all = ListRequest {
+                        page_size: 1000,
+                        ..ListRequest::default()
+                    };
+                    match client.list(all).await {
+                        Ok(_) => served.fetch_add(1, Ordering::Relaxed),
+                        Err(status) => {
+                            assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+                            assert_eq!(reason(&status), "RATE_LIMITED");
+                            let retry = status.get_details_retry_info().unwrap().retry_delay;
+                            assert!(retry.unwrap() > Duration::ZERO);
+                            refused.fetch_add(1, Ordering::Relaxed)
+                        }
+                    };
+                }
+            });
+        }
+        flood
+    }
+
+    async fn until_refused(&self, calls: u64) {
+        let refused = async {
+            while self.refused.load(Ordering::Relaxed) < calls {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        soon("the flood is refused", refused).await;
+    }
+
+    /// How many calls were served and how many refused.
+    async fn end(mut self) -> (u64, u64) {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(task) = self.tasks.join_next().await {
+            task.unwrap();
+        }
+        (
+            self.served.load(Ordering::Relaxed),
+            self.refused.load(Ordering::Relaxed),
+        )
+    }
+}
+
+/// How long a question of an honest client at node 0 takes, in the middle.
+async fn honest(cluster: &Cluster) -> Duration {
+    let mut client = cluster.client(0);
+    let mut took = Vec::new();
+    for _ in 0..200 {
+        let asked = StatusRequest {
+            tx_id: "list0".to_owned(),
+        };
+        let began = Instant::now();
+        client.status(asked).await.unwrap();
+        took.push(began.elapsed());
+    }
+    took.sort_unstable();
+    took[took.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_is_refused_and_the_client_beside_it_keeps_its_pace() {
+    let mut cluster = Cluster::new(2, 2);
+    let mut nodes = Vec::new();
+    for i in 0..2 {
+        let node = cluster.start_with(i, |parts| {
+            let few = NonZeroU32::new(20).unwrap();
+            parts.limits = Limits {
+                calls_per_sec: few,
+                // The honest client saves its calls up; the flood uses up its own.
+                burst: NonZeroU32::new(300).unwrap(),
+                ..Limits::default()
+            };
+        });
+        nodes.push(node.await);
+    }
+    for node in &nodes {
+        connected(node, 1).await;
+    }
+    for i in 0..60 {
+        vote_at(&cluster, [i % 2], &format!("list{i}"), 1).await;
+    }
+    // The same flood at the other node: so the machine is as busy in both.
+    let flood = Flood::at(&cluster, 1);
+    flood.until_refused(300).await;
+    let beside = honest(&cluster).await;
+    flood.end().await;
+    let flood = Flood::at(&cluster, 0);
+    flood.until_refused(300).await;
+    let through = honest(&cluster).await;
+    let (served, refused) = flood.end().await;
+    println!("median: {beside:?} beside a flood, {through:?} in it; {served} served, {refused} refused");
+    assert!(
+        through < beside * 5,
+        "{through:?} in the flood, {beside:?} beside it"
+    );
+    assert!(refused > served, "{served} served, {refused} refused");
+    assert!(nodes[0].counts().calls_limited >= refused);
+}
