@@ -163,6 +163,7 @@ impl Material {
             observations: self.observations.clone(),
             accusations: self.accusations.clone(),
             evidence: vec![self.double_vote(), self.minority_vote()],
+            operator_acts: self.acts.clone(),
         }
     }
 
