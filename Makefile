@@ -86,6 +86,29 @@ mutants: ## Show that the simulator finds every deliberate defect of crates/sim/
 	@tools/setup mutants
 	tools/mutants
 
+# How long to fuzz each of the five targets, two at a time: seconds.
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: ## Fuzz decoders, statements, rules, proofs and engines for a minute each (FUZZ_SECONDS)
+	@tools/setup fuzz
+	tools/fuzz $(FUZZ_SECONDS)
+
+.PHONY: deny
+deny: ## Check licences, sources and banned crates of all dependencies (advisories: docs/supply.md)
+	@tools/setup deny
+	tools/deny
+
+.PHONY: sbom
+sbom: ## Write target/quorate.cdx.json, the list of all that is in the binary (CycloneDX)
+	@tools/setup sbom
+	tools/sbom
+
+.PHONY: release
+release: ## Build target/dist/quorate, the same bytes in any directory, and its SHA-256
+	@tools/setup build
+	tools/release
+
 .PHONY: interop
 interop: build ## Drive a dev cluster with the real grpcurl and with a Python client
 	@tools/setup interop

@@ -129,7 +129,9 @@ async fn a_flood_is_refused_and_the_client_beside_it_keeps_its_pace() {
     flood.until_refused(300).await;
     let through = honest(&cluster).await;
     let (served, refused) = flood.end().await;
-    println!("median: {beside:?} beside a flood, {through:?} in it; {served} served, {refused} refused");
+    println!(
+        "median: {beside:?} beside a flood, {through:?} in it; {served} served, {refused} refused"
+    );
     assert!(
         through < beside * 5,
         "{through:?} in the flood, {beside:?} beside it"
