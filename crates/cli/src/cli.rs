@@ -4,8 +4,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, certificate, certs, completions, config, demo, dev, gc, keygen, list, man, reconcile,
-    rules, run, sim, status, surface, test_byzantine, trace, verify, version, vote, watch,
+    audit, ban, certificate, certs, completions, config, demo, dev, drain, gc, info, keygen, list,
+    log_level, man, peers, reconcile, reputation, rules, run, send, sim, status, surface,
+    test_byzantine, trace, unban, verify, version, violations, vote, watch,
 };
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::Out;
@@ -46,6 +47,15 @@ enum Command {
     Trace(trace::TraceArgs),
     List(list::ListArgs),
     Certificate(certificate::CertificateArgs),
+    Info(info::InfoArgs),
+    Peers(peers::PeersArgs),
+    Reputation(reputation::ReputationArgs),
+    Violations(violations::ViolationsArgs),
+    Ban(ban::BanArgs),
+    Unban(unban::UnbanArgs),
+    Send(send::SendArgs),
+    LogLevel(log_level::LogLevelArgs),
+    Drain(drain::DrainArgs),
     Verify(verify::VerifyArgs),
     Audit(audit::AuditArgs),
     Gc(gc::GcArgs),
@@ -76,6 +86,15 @@ impl Cli {
             Command::Trace(args) => trace::run(args, out).await,
             Command::List(args) => list::run(args, out).await,
             Command::Certificate(args) => certificate::run(args, out).await,
+            Command::Info(args) => info::run(args, out).await,
+            Command::Peers(args) => peers::run(args, out).await,
+            Command::Reputation(args) => reputation::run(args, out).await,
+            Command::Violations(args) => violations::run(args, out).await,
+            Command::Ban(args) => ban::run(args, out).await,
+            Command::Unban(args) => unban::run(args, out).await,
+            Command::Send(args) => send::run(args, out).await,
+            Command::LogLevel(args) => log_level::run(args, out).await,
+            Command::Drain(args) => drain::run(args, out).await,
             Command::Verify(args) => verify::run(args, out),
             Command::Audit(args) => audit::run(args, out).await,
             Command::Gc(args) => gc::run(args, out).await,

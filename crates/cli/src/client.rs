@@ -102,28 +102,34 @@ impl Client {
             .into_inner())
     }
 
-    /// One call with the deadline of this client: the node is told of it and ends the
-    /// wait itself, which gives the better answer.
+    /// One call with the deadline of this client.
     async fn call<Q, A>(
         &self,
         request: Q,
         send: impl AsyncFnOnce(Request<Q>) -> Result<Response<A>, Status>,
     ) -> Outcome<A> {
-        let mut request = Request::new(request);
-        request.set_timeout(self.timeout);
-        match tokio::time::timeout(self.timeout + GRACE, send(request)).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(Failure::from_status(&status, &self.endpoint)),
-            Err(_) => Err(Failure::new(
-                Exit::Unavailable,
-                format!(
-                    "{} did not answer within {} s",
-                    self.endpoint,
-                    self.timeout.as_secs()
-                ),
-            )
-            .hint("try again, or wait longer with --timeout")),
-        }
+        timed(&self.endpoint, self.timeout, request, send).await
+    }
+}
+
+/// One call with a deadline: the node is told of it and ends the wait itself, which
+/// gives the better answer.
+pub(crate) async fn timed<Q, A>(
+    endpoint: &str,
+    timeout: Duration,
+    request: Q,
+    send: impl AsyncFnOnce(Request<Q>) -> Result<Response<A>, Status>,
+) -> Outcome<A> {
+    let mut request = Request::new(request);
+    request.set_timeout(timeout);
+    match tokio::time::timeout(timeout + GRACE, send(request)).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(Failure::from_status(&status, endpoint)),
+        Err(_) => Err(Failure::new(
+            Exit::Unavailable,
+            format!("{endpoint} did not answer within {} s", timeout.as_secs()),
+        )
+        .hint("try again, or wait longer with --timeout")),
     }
 }
 

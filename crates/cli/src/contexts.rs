@@ -22,6 +22,12 @@ pub(crate) struct Context {
     pub(crate) cert: PathBuf,
     /// The client certificate's private key.
     pub(crate) key: PathBuf,
+    /// An operator's certificate, by the trustee's own CA: for what operators do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) operator_cert: Option<PathBuf>,
+    /// The operator certificate's private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) operator_key: Option<PathBuf>,
     /// The cluster's id, hexadecimal: for people, who compare it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cluster_id: Option<String>,
@@ -121,6 +127,8 @@ mod tests {
             cacert: "/x/ca.crt".into(),
             cert: "/x/client.crt".into(),
             key: "/x/client.key".into(),
+            operator_cert: Some("/x/operator.crt".into()),
+            operator_key: Some("/x/operator.key".into()),
             cluster_id: Some("00".repeat(32)),
         }
     }

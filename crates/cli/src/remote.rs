@@ -172,11 +172,20 @@ impl RemoteArgs {
             })
         };
         let known = context.as_ref();
+        let cert = file("cert", &self.cert, known.map(|c| &c.cert))?;
+        let key = file("key", &self.key, known.map(|c| &c.key))?;
+        // Whose a certificate is that was given by hand, the node tells.
+        let (operator_cert, operator_key) = match (&self.cert, known) {
+            (None, Some(known)) => (known.operator_cert.clone(), known.operator_key.clone()),
+            _ => (Some(cert.clone()), Some(key.clone())),
+        };
         Ok(Context {
             endpoint: endpoint.to_owned(),
             cacert: file("cacert", &self.cacert, known.map(|c| &c.cacert))?,
-            cert: file("cert", &self.cert, known.map(|c| &c.cert))?,
-            key: file("key", &self.key, known.map(|c| &c.key))?,
+            cert,
+            key,
+            operator_cert,
+            operator_key,
             cluster_id: known.and_then(|c| c.cluster_id.clone()),
         })
     }

@@ -122,12 +122,10 @@ fn offline(home: &Home, seen: &mut Seen) {
     ];
     let rules = seen.run(home, "rules init", &init);
     let cluster_id = rules["cluster_id"].as_str().expect("an id").to_owned();
-    let config = format!(
-        "[node]\nnode_id = \"alone\"\n[keys]\nnode_key_path = \"certs/alone-node.key\"\n\
+    let config = "[node]\nnode_id = \"alone\"\n[keys]\nnode_key_path = \"certs/alone-node.key\"\n\
          [mtls]\nca_cert_path = \"certs/ca.crt\"\nclients_ca_path = \"certs/alone-clients-ca.crt\"\n\
          node_cert_path = \"certs/alone.crt\"\nnode_key_path = \"certs/alone.key\"\n\
-         [consensus]\n"
-    );
+         [consensus]\n";
     std::fs::write(home.path().join("node.toml"), config).expect("a file");
     let accept = [
         "genesis.rules",

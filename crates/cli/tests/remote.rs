@@ -39,6 +39,14 @@ fn contexts_are_made_and_changed_by_hand() {
     assert_eq!(prod["cluster_id"], "00");
     let cert = home.path().join("app.crt");
     assert_eq!(prod["cert"].as_str(), cert.to_str());
+    let half = ["--operator-cert", "op.crt"];
+    let half = home.run(&[&set[..], &half].concat()).expect(2);
+    let message = half.error()["message"].to_string();
+    assert!(message.contains("--operator-key"), "{message}");
+    let both = ["--operator-cert", "op.crt", "--operator-key", "op.key"];
+    home.run(&[&set[..], &both].concat()).expect(0);
+    let kept = std::fs::read_to_string(home.contexts()).expect("the contexts");
+    assert!(kept.contains("op.crt") && kept.contains("op.key"), "{kept}");
     let current = home.run(&["config", "current-context"]).expect(0);
     assert_eq!(current.stdout, "prod\n");
     let current = home.run(&["config", "current-context", "--json"]).expect(0);

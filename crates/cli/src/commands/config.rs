@@ -84,6 +84,14 @@ struct SetContextArgs {
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 
+    /// An operator's certificate, by the same CA: for what operators do
+    #[arg(long, value_name = "FILE")]
+    operator_cert: Option<PathBuf>,
+
+    /// The private key of the operator's certificate
+    #[arg(long, value_name = "FILE")]
+    operator_key: Option<PathBuf>,
+
     /// The cluster's id, 64 hexadecimal digits: for people, who compare it
     #[arg(long, value_name = "HEX")]
     cluster_id: Option<String>,
@@ -149,8 +157,17 @@ fn set(contexts: &mut Contexts, args: SetContextArgs) -> Outcome {
         )?,
         cert: file("cert", args.cert, old.as_ref().map(|c| c.cert.clone()))?,
         key: file("key", args.key, old.as_ref().map(|c| c.key.clone()))?,
+        operator_cert: (args.operator_cert.map(|path| absolute(&path)))
+            .or_else(|| old.as_ref().and_then(|c| c.operator_cert.clone())),
+        operator_key: (args.operator_key.map(|path| absolute(&path)))
+            .or_else(|| old.as_ref().and_then(|c| c.operator_key.clone())),
         cluster_id: args.cluster_id.or_else(|| old.and_then(|c| c.cluster_id)),
     };
+    if context.operator_cert.is_some() != context.operator_key.is_some() {
+        return Err(Failure::usage(
+            "--operator-cert and --operator-key go together",
+        ));
+    }
     if args.chosen {
         contexts.current = Some(args.name.clone());
     }

@@ -162,7 +162,7 @@ async fn start(args: StartArgs, dir: PathBuf, out: Out) -> Outcome {
         level: log_level.clone(),
         ..LogSettings::default()
     };
-    quorate_telemetry::init(&log).map_err(Failure::usage)?;
+    let log = quorate_telemetry::init(&log).map_err(Failure::usage)?;
     let mut plan = Plan {
         dir,
         nodes: args.nodes.map(usize::from),
@@ -171,6 +171,7 @@ async fn start(args: StartArgs, dir: PathBuf, out: Out) -> Outcome {
         vote_timeout_ms: args.vote_timeout.map(|seconds| seconds * 1000),
         settle_window_ms: args.settle_window,
         seed: args.seed,
+        log: Some(log),
         log_level,
         etcd: args.etcd.clone(),
     };
@@ -372,6 +373,7 @@ fn print(cluster: &Cluster, contexts: &Path, out: Out) {
         true => String::new(),
         false => format!(" --data-dir {}", quoted(root)),
     };
+    out.line("  quorate info --all; quorate peers; quorate reputation; quorate monitor");
     out.line(format!(
         "  quorate test-byzantine --test-type double-vote{where_it_is}"
     ));

@@ -2,6 +2,7 @@
 //! what it prints.
 
 pub(crate) mod audit;
+pub(crate) mod ban;
 pub(crate) mod certificate;
 pub(crate) mod certs;
 pub(crate) mod completions;
@@ -10,25 +11,33 @@ pub(crate) mod config_check;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod dev_act;
+pub(crate) mod drain;
 pub(crate) mod gc;
+pub(crate) mod info;
 pub(crate) mod keygen;
 pub(crate) mod list;
+pub(crate) mod log_level;
 pub(crate) mod man;
+pub(crate) mod peers;
 pub(crate) mod reconcile;
+pub(crate) mod reputation;
 pub(crate) mod rules;
 pub(crate) mod run;
+pub(crate) mod send;
 pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod surface;
 pub(crate) mod test_byzantine;
 pub(crate) mod trace;
+pub(crate) mod unban;
 pub(crate) mod verify;
 pub(crate) mod version;
+pub(crate) mod violations;
 pub(crate) mod vote;
 pub(crate) mod watch;
 
 use clap::Args;
-use quorate_consensus::TxId;
+use quorate_consensus::{NodeId, TxId};
 
 /// A transaction, by position or by flag.
 #[derive(Clone, Debug, Args)]
@@ -77,4 +86,8 @@ impl OptionalTxArg {
 
 pub(crate) fn parse_tx_id(text: &str) -> Result<TxId, String> {
     TxId::new(text).map_err(|e| e.to_string())
+}
+
+pub(crate) fn parse_node_id(text: &str) -> Result<NodeId, String> {
+    NodeId::new(text).map_err(|e| e.to_string())
 }

@@ -179,6 +179,8 @@ fn honest(node: &ReadyNode) -> Outcome<Honest> {
             cacert: node.cacert.clone(),
             cert: node.cert.clone(),
             key: node.key.clone(),
+            operator_cert: None,
+            operator_key: None,
             cluster_id: None,
         },
         timeout: Duration::from_secs(30),

@@ -3,12 +3,13 @@
 use clap::Args;
 use quorate_wire::v1::board_event::Event;
 use quorate_wire::v1::{BallotState, BoardEvent, WatchRequest};
+use serde_json::json;
 use tokio_stream::StreamExt;
 
 use super::OptionalTxArg;
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Outcome};
-use crate::output::{Out, event_line, message_json};
+use crate::output::{Out, event_line, message_json, message_line};
 use crate::remote::RemoteArgs;
 
 const EXAMPLES: &str = "\
@@ -17,6 +18,9 @@ Examples:
   quorate watch tx_001                    one transaction, from its first event on
   quorate watch --from 1 --json           the whole board, one JSON object a line
   quorate watch tx_001 --until-final      ends when the ballot is over
+
+Messages that other operators send to this node (`quorate send`) are shown too, unless a transaction
+is named; with --json each is an object with the one field \"message\".
 
 Runs until Ctrl-C, whatever --timeout says, and waits for a transaction that nobody has voted on
 yet.";
@@ -60,6 +64,10 @@ pub(crate) async fn run(args: WatchArgs, out: Out) -> Outcome {
     while let Some(answer) = events.next().await {
         let answer =
             answer.map_err(|status| Failure::from_status(&status, &target.context.endpoint))?;
+        if let Some(message) = &answer.message {
+            out.line(message_line(out, message));
+            out.json(&json!({ "message": message_json("MessageReceived", message) }));
+        }
         let Some(event) = answer.event else { continue };
         out.line(event_line(out, &event));
         out.json(&message_json("BoardEvent", &event));

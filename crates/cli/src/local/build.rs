@@ -9,6 +9,7 @@ use quorate_chain::ChainKey;
 use quorate_consensus::{NodeId, Rules};
 use quorate_crypto::genesis::{GenesisParams, init_rules, read_genesis};
 use quorate_crypto::{SigningKey, file};
+use quorate_telemetry::LogHandle;
 use quorate_tls::identity::PersonRole;
 use quorate_tls::pki::{self, InitCa, Issue, Request, SignRequest, Validity};
 
@@ -35,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) settle_window_ms: Option<u64>,
     /// Makes a new cluster's signing keys reproducible, and worth nothing.
     pub(crate) seed: Option<String>,
+    /// The log of this process, which nodes inside share.
+    pub(crate) log: Option<LogHandle>,
     /// What the nodes log.
     pub(crate) log_level: String,
     /// Where etcd is, if it keeps the board; else the board is a file.
@@ -52,6 +55,7 @@ impl Plan {
             vote_timeout_ms: None,
             settle_window_ms: None,
             seed: None,
+            log: None,
             log_level: "error".into(),
             etcd: None,
         }
@@ -104,6 +108,9 @@ pub(crate) fn build(plan: &Plan) -> Outcome<Built> {
     } else {
         create(plan, &layout)?
     };
+    for member in rules.members() {
+        certify_operator(&layout, &member.node_id)?;
+    }
     let ports = ports(plan.base_port, rules.total())?;
     let ids = rules.members().map(|member| member.node_id.clone());
     let nodes: Vec<_> = ids.zip(ports).collect();
@@ -306,6 +313,26 @@ fn create(plan: &Plan, layout: &Layout) -> Outcome<Rules> {
     params.vote_timeout_ms = plan.vote_timeout_ms.unwrap_or(params.vote_timeout_ms);
     params.settle_window_ms = plan.settle_window_ms.unwrap_or(params.settle_window_ms);
     init_rules(&params, &members, &layout.genesis()).map_err(|e| cannot(&e))
+}
+
+/// A cluster of an earlier version has no operators yet.
+fn certify_operator(layout: &Layout, node_id: &NodeId) -> Outcome {
+    let node = layout.node(node_id);
+    if node.operator.cert.exists() {
+        return Ok(());
+    }
+    let issue = Issue {
+        trustee_dir: node.dir.clone(),
+        node_id: node_id.clone(),
+        role: PersonRole::Operator,
+        name: super::layout::NodeLayout::OPERATOR.into(),
+        out_dir: node.dir,
+        validity: Validity::leaf(),
+    };
+    pki::issue(&issue).map(drop).map_err(|e| {
+        Failure::failed(format!("cannot make the operator of {node_id}: {e}"))
+            .hint("if an earlier start was cut short, delete the directory and start again")
+    })
 }
 
 /// How far the ports for health and metrics are above those for gRPC, at least.

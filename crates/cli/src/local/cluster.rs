@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use quorate_consensus::{NodeId, Rules};
 use quorate_node::{Config, Faults, Hurt, Loop, Network, Node, NodeHandle, Parts, Stopped};
+use quorate_telemetry::LogHandle;
 use quorate_tls::pki;
 use tokio::sync::watch;
 use tonic_health::pb::HealthCheckRequest;
@@ -46,6 +47,7 @@ pub(crate) struct Cluster {
     built: Built,
     rules: Arc<Rules>,
     mode: Mode,
+    log: Option<LogHandle>,
     running: BTreeMap<NodeId, Running>,
 }
 
@@ -80,6 +82,7 @@ impl Cluster {
             built,
             rules,
             mode,
+            log: plan.log.clone(),
             running: BTreeMap::new(),
         };
         for node_id in cluster.node_ids() {
@@ -110,7 +113,9 @@ impl Cluster {
                 let line = line_of(&hurt.unwrap_or_default());
                 Running::Process(Supervised::start(node, line)?)
             }
-            Mode::Inside => Running::Inside(Box::new(start_inside(&node, faults).await?)),
+            Mode::Inside => Running::Inside(Box::new(
+                start_inside(&node, faults, self.log.clone()).await?,
+            )),
         };
         place.insert(running);
         Ok(())
@@ -279,6 +284,8 @@ impl Cluster {
             cacert: pki::cluster_ca_cert(&self.built.layout.ca_dir()),
             cert: node.client.cert,
             key: node.client.key,
+            operator_cert: Some(node.operator.cert),
+            operator_key: Some(node.operator.key),
             cluster_id: Some(self.rules.cluster_id().to_string()),
         }
     }
@@ -305,7 +312,9 @@ impl Cluster {
     pub(crate) fn ready(&self) -> Ready {
         let nodes = self.node_ids().into_iter().map(|node_id| {
             let context = self.context(&node_id);
-            let NodeLayout { files, .. } = self.built.layout.node(&node_id);
+            let NodeLayout {
+                files, operator, ..
+            } = self.built.layout.node(&node_id);
             let health = self.ports(&node_id).map_or(0, |ports| ports.health);
             ReadyNode {
                 health: format!("127.0.0.1:{health}"),
@@ -313,6 +322,8 @@ impl Cluster {
                 cacert: context.cacert,
                 cert: context.cert,
                 key: context.key,
+                operator_cert: operator.cert,
+                operator_key: operator.key,
                 vote_key: files.vote_key,
                 node_key: files.node_key,
                 config: self.built.layout.node(&node_id).config(),
@@ -340,7 +351,11 @@ impl Cluster {
 
 /// The environment of this process says nothing about nodes inside, for all of them
 /// would take it for theirs: but for where their traces go.
-async fn start_inside(node: &NodeLayout, faults: &Faults) -> Outcome<NodeHandle> {
+async fn start_inside(
+    node: &NodeLayout,
+    faults: &Faults,
+    log: Option<LogHandle>,
+) -> Outcome<NodeHandle> {
     let path = node.config();
     let text = crate::files::read(&path)?;
     let text = String::from_utf8_lossy(&text);
@@ -353,5 +368,6 @@ async fn start_inside(node: &NodeLayout, faults: &Faults) -> Outcome<NodeHandle>
     let opened = tokio::task::spawn_blocking(move || Parts::open(&config)).await;
     let mut parts = opened.map_err(Failure::failed)?.map_err(Failure::failed)?;
     parts.faults = faults.clone();
+    parts.log = log;
     Node::start(parts).await.map_err(Failure::failed)
 }

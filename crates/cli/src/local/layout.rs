@@ -8,6 +8,9 @@ use quorate_tls::pki::{NodeFiles, PersonFiles};
 /// The name under which `dev` certifies the client of each node.
 const CLIENT: &str = "client";
 
+/// The same for the operator.
+const OPERATOR: &str = "operator";
+
 /// The directory of a local cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
@@ -76,6 +79,7 @@ impl Layout {
         NodeLayout {
             files: NodeFiles::in_dir(&dir, node_id),
             client: PersonFiles::in_dir(&dir, CLIENT),
+            operator: PersonFiles::in_dir(&dir, OPERATOR),
             dir,
         }
     }
@@ -90,11 +94,16 @@ pub(crate) struct NodeLayout {
     pub(crate) files: NodeFiles,
     /// Key and certificate of its client.
     pub(crate) client: PersonFiles,
+    /// Key and certificate of its operator.
+    pub(crate) operator: PersonFiles,
 }
 
 impl NodeLayout {
     /// The client's name in its certificate.
     pub(crate) const CLIENT: &str = CLIENT;
+
+    /// The operator's name in its certificate.
+    pub(crate) const OPERATOR: &str = OPERATOR;
 
     /// The node's configuration.
     pub(crate) fn config(&self) -> PathBuf {

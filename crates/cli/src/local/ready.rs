@@ -33,6 +33,10 @@ pub(crate) struct ReadyNode {
     pub(crate) cert: PathBuf,
     /// The key of that certificate.
     pub(crate) key: PathBuf,
+    /// The certificate of its operator.
+    pub(crate) operator_cert: PathBuf,
+    /// The key of that certificate.
+    pub(crate) operator_key: PathBuf,
     /// The key that signs its votes.
     pub(crate) vote_key: PathBuf,
     /// The key that signs what the node says.

@@ -1,7 +1,7 @@
 //! One event of the board in one line.
 
 use quorate_wire::v1::board_event::Event;
-use quorate_wire::v1::{AccusationKind, BallotState, BoardEvent, ChainOutcome};
+use quorate_wire::v1::{AccusationKind, BallotState, BoardEvent, ChainOutcome, MessageReceived};
 
 use super::{Out, Tone, choice_text, clock, short_hex, state_word, violation_word};
 
@@ -17,6 +17,23 @@ pub(crate) fn event_line(out: Out, event: &BoardEvent) -> String {
         "{}  {tx_id}  {}",
         out.paint(Tone::Faint, head),
         out.paint(tone, text)
+    )
+}
+
+/// A direct message for people: time, from whom, what, as text if it is some.
+pub(crate) fn message_line(out: Out, message: &MessageReceived) -> String {
+    let head = format!("{:>6}  {}", "-", clock(message.time_ms));
+    let data = &message.data;
+    let text = std::str::from_utf8(data).ok();
+    let text = text.filter(|text| !text.chars().any(|c| c.is_control() && c != '\n'));
+    let said = match text {
+        Some(text) => text.to_owned(),
+        None => format!("{} bytes, 0x{}", data.len(), short_hex(data)),
+    };
+    format!(
+        "{}  -  message from {}: {said}",
+        out.paint(Tone::Faint, head),
+        message.node_id
     )
 }
 

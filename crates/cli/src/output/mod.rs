@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde_json::Value;
 
-pub(crate) use events::{event_line, event_text};
+pub(crate) use events::{event_line, event_text, message_line};
 pub(crate) use json::message_json;
 pub(crate) use ledger::{path_text, print_ballot};
 pub(crate) use words::{
