@@ -11,6 +11,7 @@
     deny(clippy::unwrap_used, clippy::panic, clippy::expect_used)
 )]
 
+mod address;
 pub mod ballot;
 pub mod board;
 pub mod choice;
@@ -22,6 +23,7 @@ pub mod rules;
 pub mod statement;
 mod verifier;
 
+pub use address::{Address, AddressError};
 pub use choice::{Choice, Value};
 pub use ids::{ClusterId, NodeId, PeerId, RulesDigest, TxId};
 pub use quorate_wire::v1 as wire;

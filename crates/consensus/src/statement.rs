@@ -12,8 +12,10 @@ use crate::rules::Rules;
 use crate::verifier::{Domain, Verifier};
 use crate::wire::SignedStatement;
 
+mod address;
 mod bodies;
 
+pub use address::AddressBody;
 pub use bodies::{
     AbortBody, AccusationBody, BootBody, DecisionBody, HelloBody, ObservationBody, OperatorActBody,
     VoteBody,
@@ -157,6 +159,8 @@ pub type Accusation = Signed<AccusationBody>;
 pub type Boot = Signed<BootBody>;
 /// A verified hello.
 pub type Hello = Signed<HelloBody>;
+/// A verified address.
+pub type SignedAddress = Signed<AddressBody>;
 /// A verified operator's act.
 pub type OperatorAct = Signed<OperatorActBody>;
 

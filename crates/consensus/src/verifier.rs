@@ -21,6 +21,8 @@ pub enum Domain {
     Boot,
     /// A hello, by a node key.
     Hello,
+    /// Where a node is reached, by a node key.
+    Address,
     /// An operator's act, by a node key.
     Act,
     /// A member record, by both keys.
@@ -40,6 +42,7 @@ impl Domain {
             Self::Accusation => b"quorate.accusation.v1\0",
             Self::Boot => b"quorate.boot.v1\0",
             Self::Hello => b"quorate.hello.v1\0",
+            Self::Address => b"quorate.address.v1\0",
             Self::Act => b"quorate.act.v1\0",
             Self::Member => b"quorate.member.v1\0",
             Self::Rules => b"quorate.rules.v1\0",

@@ -5,13 +5,13 @@
 use quorate_consensus::proof::{Fact, verify};
 use quorate_consensus::rules::digest_of;
 use quorate_consensus::statement::{
-    AbortBody, AccusationBody, Body, BootBody, DecisionBody, HelloBody, KeyRole, ObservationBody,
-    OperatorActBody, VoteBody, bytes_to_sign, parse,
+    AbortBody, AccusationBody, AddressBody, Body, BootBody, DecisionBody, HelloBody, KeyRole,
+    ObservationBody, OperatorActBody, VoteBody, bytes_to_sign, parse,
 };
 use quorate_consensus::wire::{
     AbortReason, AccusationKind, ChainOutcome, OperatorActKind, Reservation,
 };
-use quorate_consensus::{Choice, Domain, NodeId, PublicKey, Rules, TxId, Value, Verifier};
+use quorate_consensus::{Address, Choice, Domain, NodeId, PublicKey, Rules, TxId, Value, Verifier};
 use quorate_testkit::{NOW, data, number, tx};
 use serde_json::Value as Json;
 
@@ -228,6 +228,12 @@ fn every_statement() {
         challenge: [7; 32],
     };
     walk.next("alice", &hello);
+    let address = AddressBody {
+        address: Address::new("alice.example.org:9000").unwrap(),
+        generation,
+        time_ms,
+    };
+    walk.next("alice", &address);
 
     let mut pardoned = vec![hash("one"), hash("two")];
     pardoned.sort_unstable();

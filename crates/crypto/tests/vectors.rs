@@ -48,6 +48,7 @@ fn domain(tag: &str) -> Domain {
         Domain::Accusation,
         Domain::Boot,
         Domain::Hello,
+        Domain::Address,
         Domain::Act,
     ];
     let found = all.into_iter().find(|d| d.tag() == tag.as_bytes());

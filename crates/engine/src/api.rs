@@ -5,7 +5,7 @@
 
 use quorate_consensus::statement::KeyRole;
 use quorate_consensus::wire::{self, BoardEntry, BoardOp, Frame};
-use quorate_consensus::{Domain, NodeId, TxId};
+use quorate_consensus::{Address, Domain, NodeId, TxId};
 
 mod clients;
 mod journal;
@@ -218,6 +218,14 @@ pub enum Alert {
         /// For people.
         detail: String,
     },
+    /// A peer speaks no version of the protocol that this node speaks: there is no
+    /// stream with it.
+    NoCommonVersion {
+        /// The peer.
+        node_id: NodeId,
+        /// For people.
+        detail: String,
+    },
     /// Two clocks are further apart than the skew.
     Clock {
         /// For people.
@@ -296,6 +304,13 @@ pub enum Effect {
         node_id: NodeId,
         /// Whether it is welcome.
         welcome: bool,
+    },
+    /// From now on this member is reached there; replaces what was learned before.
+    Reach {
+        /// The member.
+        node_id: NodeId,
+        /// Where.
+        address: Address,
     },
     /// Answer a client.
     Answer {

@@ -10,5 +10,5 @@ pub mod api;
 mod engine;
 
 pub use api::*;
-pub use engine::{Config, Engine, Load, PROTOCOL_VERSION};
+pub use engine::{Config, Engine, Load, PROTOCOL_MIN, PROTOCOL_VERSION};
 pub use quorate_gossip::Counts as MeshCounts;

@@ -20,7 +20,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::alerts::Alerts;
 use crate::clock::Clock;
-use crate::exchange::{Admission, Enqueued, Queue};
+use crate::exchange::{Admission, Enqueued, Queue, Roster};
 use crate::faults::Faults;
 use crate::feed::Feed;
 use crate::health::beats::Loop;
@@ -47,6 +47,7 @@ pub(crate) struct Ports {
     pub(crate) admission: Arc<Admission>,
     /// Shows direct messages to whoever watches.
     pub(crate) messages: broadcast::Sender<MessageReceived>,
+    pub(crate) roster: Arc<Roster>,
     /// Takes finished spans away, if they are exported.
     pub(crate) exporter: Option<Exporter>,
     pub(crate) meter: Arc<Meter>,
@@ -414,6 +415,7 @@ impl Driver {
                     queue.close(goodbye);
                 }
             }
+            Effect::Reach { node_id, address } => self.ports.roster.learn(node_id, address),
             Effect::Admit { node_id, welcome } => self.ports.admission.set(&node_id, welcome),
             Effect::Answer { request, result } => {
                 self.traces
@@ -502,6 +504,7 @@ impl Driver {
             revision: self.engine.revision(),
             room: true,
         };
+        self.ports.roster.connected(self.engine.connected());
         let was = self.pulse.borrow().in_service;
         if pulse.in_service != was {
             tracing::info!(in_service = pulse.in_service, "node.service");

@@ -25,7 +25,7 @@ use crate::certificates::{self, Certificates};
 use crate::clock::{Clock, wall_ms};
 use crate::collector::Collector;
 use crate::driver::{Driver, Ports, Pulse, Stopped};
-use crate::exchange::{Admission, Sessions, dial_forever};
+use crate::exchange::{Admission, Dialler, Roster, Sessions};
 use crate::feed::Feed;
 use crate::follower;
 use crate::health::Readiness;
@@ -82,11 +82,12 @@ impl Node {
         let runtime_failed = |e: &dyn std::fmt::Display| StartError::Runtime(e.to_string());
         let opened = tokio::task::spawn_blocking(move || {
             let journal = Journal::open(&dir, &own, &cluster_id)?;
-            let durable = journal.durable()?;
+            let durable = (journal.durable()?, journal.addresses()?);
             let kept = Kept::open(&dir)?;
             Ok::<_, StartError>((journal, durable, kept))
         });
-        let (journal, durable, kept) = opened.await.map_err(|e| runtime_failed(&e))??;
+        let (mut journal, (durable, addresses), kept) =
+            opened.await.map_err(|e| runtime_failed(&e))??;
         let config = EngineConfig {
             node_id: node_id.clone(),
             rules_chain: parts.rules_chain.clone(),
@@ -94,7 +95,23 @@ impl Node {
             signs_votes: parts.vote_key.is_some(),
             submits: parts.submits,
         };
-        let engine = Engine::restore(config, durable, parts.verifier.clone());
+        let mut engine =
+            Engine::restore(config, durable, parts.verifier.clone()).remembering(addresses);
+        match parts.advertised() {
+            Some(address) => engine = engine.advertising(address),
+            None => tracing::warn!(
+                "network.not_advertised: set node.advertise_addr, so that the others learn where this node is"
+            ),
+        }
+        if let Some((least, greatest)) = parts.speaks {
+            engine = engine.speaking(least, greatest);
+        }
+        let known: Vec<_> = engine.addresses().map(|(id, _)| id.clone()).collect();
+        let forgotten = tokio::task::spawn_blocking(move || {
+            journal.keep_addresses_of(&known)?;
+            Ok::<_, StartError>(journal)
+        });
+        let journal = forgotten.await.map_err(|e| runtime_failed(&e))??;
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name(format!("quorate-{node_id}"))
@@ -267,6 +284,7 @@ async fn assemble(
     let admission = Admission::new(registry.clone()).behind(parts.faults.network.clone());
     let admission = Arc::new(admission);
     tokio::spawn(admission.clone().obey_network());
+    let roster = Arc::new(Roster::default());
     let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
     let tls = parts.tls.client();
     let skew_ms = rules.clock_skew_ms();
@@ -317,6 +335,7 @@ async fn assemble(
         feed: feed.clone(),
         admission: admission.clone(),
         messages: messages.clone(),
+        roster: roster.clone(),
         exporter: exporter.clone(),
         meter: meter.clone(),
         alerts: alerts.clone(),
@@ -327,7 +346,7 @@ async fn assemble(
     let drained = CancellationToken::new();
     tokio::spawn(life.run(driver, drained.clone()));
 
-    let sessions = Arc::new(Sessions::new(
+    let sessions = Sessions::new(
         parts.node_id.clone(),
         mailbox.clone(),
         prewarmer.clone(),
@@ -335,7 +354,8 @@ async fn assemble(
         meter.clone(),
         parts.limits.frames_per_sec,
         stopping.clone(),
-    ));
+    );
+    let sessions = Arc::new(sessions.with_roster(roster));
     let api = Arc::new(Api {
         rules_chain: parts.rules_chain.clone(),
         rules: rules.clone(),
@@ -467,10 +487,14 @@ async fn assemble(
         },
         watched.clone(),
     ));
-    for peer in parts.peers {
-        let (tls, registry) = (parts.tls.client(), registry.clone());
-        tokio::spawn(dial_forever(sessions.clone(), tls, registry, peer));
-    }
+    let members = rules.members().map(|member| member.node_id.clone());
+    let dialler = Dialler {
+        members: members.filter(|id| *id != sessions.own).collect(),
+        sessions,
+        tls: parts.tls.client(),
+        registry: registry.clone(),
+    };
+    dialler.start(&parts.peers);
     let certificates = Arc::new(Certificates {
         tls: parts.tls,
         registry: registry.clone(),

@@ -11,7 +11,7 @@ use quorate_audit::{AuditError, AuditStore, Lineage};
 use quorate_chain::{Chain, ChainError, ChainKey, Ledger, LedgerOptions};
 use quorate_consensus::proof::verify_rules;
 use quorate_consensus::statement::KeyRole;
-use quorate_consensus::{ClusterId, NodeId, Rules, rules, wire};
+use quorate_consensus::{Address, ClusterId, NodeId, Rules, rules, wire};
 use quorate_coordinator::{Coordinator, StoreError};
 use quorate_crypto::{CachedVerifier, KeyError, SigningKey};
 use quorate_telemetry::LogHandle;
@@ -147,8 +147,14 @@ pub struct Parts {
     pub health: Option<TcpListener>,
     /// What is well.
     pub health_limits: HealthLimits,
-    /// Where the other nodes are.
+    /// Where some other nodes are; from them it learns where the rest are.
     pub peers: Vec<PeerAddress>,
+    /// Where the others reach this node; the listener's address if none is given and it
+    /// names one interface.
+    pub advertise: Option<Address>,
+    /// The protocol versions that it speaks, least and greatest; none for all that it
+    /// knows. To try versions against each other.
+    pub speaks: Option<(u32, u32)>,
     /// Rate limits.
     pub limits: Limits,
     /// What keeps the board.
@@ -242,6 +248,8 @@ impl Parts {
             health: health.transpose()?,
             health_limits: HealthLimits::default(),
             peers: network.bootstrap_peers.clone(),
+            advertise: config.node.advertise_addr.clone(),
+            speaks: None,
             limits: Limits {
                 calls_per_sec: limit(network.rate_limit_votes_per_sec),
                 burst: limit(network.rate_limit_burst),
@@ -268,6 +276,16 @@ impl Parts {
         self.rules
             .last()
             .ok_or_else(|| StartError::NotAMember(self.node_id.clone()))
+    }
+
+    /// Where the others reach this node.
+    pub(crate) fn advertised(&self) -> Option<Address> {
+        let listens = || {
+            let addr = self.listener.local_addr().ok()?;
+            // 0.0.0.0 is everybody's own machine.
+            (!addr.ip().is_unspecified()).then(|| Address::new(&addr.to_string()).ok())?
+        };
+        self.advertise.clone().or_else(listens)
     }
 
     /// Whether the parts belong together; warns of rules that are legal and unwise.

@@ -28,7 +28,7 @@ macro_rules! messages {
 }
 
 /// Every message with the generated code that reads and writes it.
-const MESSAGES: [(&str, Again); 130] = messages![
+const MESSAGES: [(&str, Again); 132] = messages![
     AbortProof,
     AbortProven,
     AbortStatement,
@@ -39,6 +39,8 @@ const MESSAGES: [(&str, Again); 130] = messages![
     Accusations,
     AccuseOp,
     Accused,
+    AddressStatement,
+    Addresses,
     AdvanceOp,
     Announcement,
     Ballot,

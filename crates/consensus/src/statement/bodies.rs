@@ -6,14 +6,17 @@ use crate::ids::{NodeId, TxId};
 use crate::verifier::Domain;
 use crate::wire;
 
-fn field<T, E: ToString>(field: &'static str, result: Result<T, E>) -> Result<T, StatementError> {
+pub(super) fn field<T, E: ToString>(
+    field: &'static str,
+    result: Result<T, E>,
+) -> Result<T, StatementError> {
     result.map_err(|e| StatementError::Field {
         field,
         reason: e.to_string(),
     })
 }
 
-fn header(cluster: &[u8], rules: &[u8], node: &str) -> Result<Header, StatementError> {
+pub(super) fn header(cluster: &[u8], rules: &[u8], node: &str) -> Result<Header, StatementError> {
     Ok(Header {
         cluster_id: field("cluster_id", cluster.try_into())?,
         rules_digest: field("rules_digest", rules.try_into())?,

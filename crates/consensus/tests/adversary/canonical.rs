@@ -5,13 +5,13 @@ use std::fmt::Debug;
 use proptest::prelude::*;
 use prost::Message;
 use quorate_consensus::statement::{
-    AbortBody, AccusationBody, Body, BootBody, DecisionBody, Header, HelloBody, MAX_STATEMENT_LEN,
-    ObservationBody, OperatorActBody, StatementError, VoteBody, parse,
+    AbortBody, AccusationBody, AddressBody, Body, BootBody, DecisionBody, Header, HelloBody,
+    MAX_STATEMENT_LEN, ObservationBody, OperatorActBody, StatementError, VoteBody, parse,
 };
 use quorate_consensus::wire::{
     AbortReason, AccusationKind, ChainOutcome, OperatorActKind, Reservation,
 };
-use quorate_consensus::{Choice, ClusterId, NodeId, RulesDigest, TxId, Value};
+use quorate_consensus::{Address, Choice, ClusterId, NodeId, RulesDigest, TxId, Value};
 use quorate_testkit::{data, number, tx};
 
 type Again = fn(&[u8]) -> Result<Vec<u8>, StatementError>;
@@ -23,7 +23,7 @@ fn again<B: Body>(bytes: &[u8]) -> Result<Vec<u8>, StatementError> {
 }
 
 /// Every kind of statement with its reader.
-const READERS: [(&str, Again); 8] = [
+const READERS: [(&str, Again); 9] = [
     ("vote", again::<VoteBody>),
     ("decision", again::<DecisionBody>),
     ("abort", again::<AbortBody>),
@@ -32,6 +32,7 @@ const READERS: [(&str, Again); 8] = [
     ("boot", again::<BootBody>),
     ("hello", again::<HelloBody>),
     ("act", again::<OperatorActBody>),
+    ("address", again::<AddressBody>),
 ];
 
 fn digest() -> impl Strategy<Value = [u8; 32]> {
@@ -171,6 +172,17 @@ fn act() -> impl Strategy<Value = OperatorActBody> {
     })
 }
 
+fn address() -> impl Strategy<Value = AddressBody> {
+    let host = prop_oneof!["[A-Za-z0-9._-]{1,253}", Just("[2001:db8::1]".to_owned())];
+    (host, 1..=u16::MAX, 1..=u64::MAX, amount()).prop_map(|(host, port, generation, time_ms)| {
+        AddressBody {
+            address: Address::new(&format!("{host}:{port}")).unwrap(),
+            generation,
+            time_ms,
+        }
+    })
+}
+
 fn bytes_of<B: Body + Debug>(body: impl Strategy<Value = B>) -> impl Strategy<Value = Vec<u8>> {
     (header(), body).prop_map(|(header, body)| body.to_wire(&header).encode_to_vec())
 }
@@ -187,6 +199,7 @@ fn good() -> impl Strategy<Value = (usize, Vec<u8>)> {
         bytes_of(boot()).prop_map(of(5)),
         bytes_of(hello()).prop_map(of(6)),
         bytes_of(act()).prop_map(of(7)),
+        bytes_of(address()).prop_map(of(8)),
     ]
 }
 
@@ -215,7 +228,7 @@ proptest! {
     fn every_kind_survives(
         header in header(),
         bodies in (vote(), decision(), abort(), observation()),
-        others in (accusation(), boot(), hello(), act()),
+        others in (accusation(), boot(), hello(), act(), address()),
     ) {
         round_trip(&header, &bodies.0)?;
         round_trip(&header, &bodies.1)?;
@@ -225,6 +238,7 @@ proptest! {
         round_trip(&header, &others.1)?;
         round_trip(&header, &others.2)?;
         round_trip(&header, &others.3)?;
+        round_trip(&header, &others.4)?;
     }
 
     #[test]
@@ -250,7 +264,7 @@ proptest! {
     }
 
     #[test]
-    fn fields_unknown_repeated_or_out_of_order((kind, bytes) in good(), key in 11..5_000u32) {
+    fn fields_unknown_repeated_or_out_of_order((kind, bytes) in good(), key in 12..5_000u32) {
         let (name, again) = READERS[kind];
         let fields = fields(&bytes);
         for unknown in [field(key, Wire::Varint(5)), field(key, Wire::Len(b"x")), field(key, Wire::Len(b""))] {
@@ -284,7 +298,7 @@ proptest! {
         let (name, again) = READERS[kind];
         let fields = fields(&bytes);
         // Those that are messages or repeated, and so may be there and empty.
-        let present: &[u32] = [&[5][..], &[5, 6], &[], &[], &[], &[], &[], &[6]][kind];
+        let present: &[u32] = [&[5][..], &[5, 6], &[], &[], &[], &[], &[], &[6], &[]][kind];
         for i in 0..fields.len() {
             let number = number_of(&fields[i]);
             if present.contains(&number) {

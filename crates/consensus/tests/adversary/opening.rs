@@ -2,17 +2,17 @@
 
 use prost::Message;
 use quorate_consensus::statement::{
-    AbortBody, Accusation, AccusationBody, Body, BootBody, DecisionBody, HelloBody, KeyRole,
-    MAX_SIGNATURE_LEN, ObservationBody, OperatorActBody, StatementError, VoteBody, bytes_to_sign,
-    open, open_field,
+    AbortBody, Accusation, AccusationBody, AddressBody, Body, BootBody, DecisionBody, HelloBody,
+    KeyRole, MAX_SIGNATURE_LEN, ObservationBody, OperatorActBody, StatementError, VoteBody,
+    bytes_to_sign, open, open_field,
 };
 use quorate_consensus::wire::{self, AbortReason, AccusationKind, ChainOutcome, OperatorActKind};
-use quorate_consensus::{Domain, NodeId};
+use quorate_consensus::{Address, Domain, NodeId};
 use quorate_testkit::{Cluster, FakeVerifier, NOW, Options, number, tx};
 
 use crate::kit::{cluster, record, say_as};
 
-const DOMAINS: [Domain; 10] = [
+const DOMAINS: [Domain; 11] = [
     Domain::Vote,
     Domain::Decision,
     Domain::Abort,
@@ -20,6 +20,7 @@ const DOMAINS: [Domain; 10] = [
     Domain::Accusation,
     Domain::Boot,
     Domain::Hello,
+    Domain::Address,
     Domain::Act,
     Domain::Member,
     Domain::Rules,
@@ -41,6 +42,14 @@ fn hello() -> HelloBody {
         own_certificate: [1; 32],
         peer_certificate: [2; 32],
         challenge: [3; 32],
+    }
+}
+
+fn address() -> AddressBody {
+    AddressBody {
+        address: Address::new("node0:9000").unwrap(),
+        generation: 1,
+        time_ms: NOW,
     }
 }
 
@@ -116,6 +125,7 @@ fn every_kind_has_one_key_and_one_domain() {
         },
     );
     one_key_and_one_domain(&cluster, &hello());
+    one_key_and_one_domain(&cluster, &address());
     one_key_and_one_domain(&cluster, &act());
 }
 
@@ -129,6 +139,7 @@ fn only_votes_are_signed_by_the_vote_key() {
         AccusationBody::KEY,
         BootBody::KEY,
         HelloBody::KEY,
+        AddressBody::KEY,
         OperatorActBody::KEY,
     ];
     assert!(others.iter().all(|role| *role == KeyRole::Node));
@@ -268,6 +279,17 @@ fn numbers_and_kinds_have_limits() {
         |m| m.generation = 0,
     );
     wrong_field(c, &hello(), "protocol_min", |m| m.protocol_min = 3);
+    wrong_field(c, &address(), "generation", |m| m.generation = 0);
+    for text in [
+        "",
+        "node0",
+        "node0:0",
+        "node0:09000",
+        "[::0:1]:9000",
+        "a b:1",
+    ] {
+        wrong_field(c, &address(), "address", |m| m.address = text.into());
+    }
     let reservation = crate::kit::reservation(c.rules(), &tx("a"), &number(1), 7);
     let seen = c.seen(&tx("a"), &reservation, ChainOutcome::Confirmed);
     wrong_field(c, &seen, "tx_hash", |m| m.tx_hash = vec![0; 65]);

@@ -1,7 +1,7 @@
 //! What a node remembers by itself.
 
-use quorate_consensus::wire::BallotState;
-use quorate_consensus::{Choice, Domain, TxId};
+use quorate_consensus::wire::{BallotState, SignedStatement};
+use quorate_consensus::{Choice, Domain, NodeId, TxId};
 
 /// A journal entry. Each kind has one slot per key; a later one replaces the
 /// earlier.
@@ -41,6 +41,13 @@ pub enum Record {
         tx_id: TxId,
         /// The state.
         state: BallotState,
+    },
+    /// Where a member is reached, by its own signed word. One slot per member.
+    Address {
+        /// The member.
+        node_id: NodeId,
+        /// An `AddressStatement`.
+        signed: SignedStatement,
     },
     /// The board's revision that this node has believed so far. One slot.
     Seen {

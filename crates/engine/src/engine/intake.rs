@@ -88,7 +88,7 @@ impl Engine {
 
     /// Opens a peer's statement under the rules that it names. None when those rules
     /// are unknown, which is excused.
-    fn open_peer<B: Body>(
+    pub(super) fn open_peer<B: Body>(
         &self,
         signed: &wire::SignedStatement,
     ) -> Result<Option<Signed<B>>, Box<Offence>> {

@@ -27,6 +27,10 @@ use super::verdicts::digest_of;
 use super::{Engine, Timer};
 use crate::api::{Effect, Now};
 
+/// The first protocol version with these frames: who speaks an older one hears each
+/// statement from its author, and says its own to everybody.
+pub(super) const SINCE: u32 = 2;
+
 /// A statement, and what it is.
 #[derive(Clone, Debug)]
 pub(super) enum Said {

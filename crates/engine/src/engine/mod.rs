@@ -1,8 +1,9 @@
 //! The engine: state, dispatch, timers. The rest is split by what it is about:
 //! [`start`] reads the board and puts the boot generation on it, [`log`] believes
 //! entries, [`clients`] takes votes in, [`peers`] speaks on streams, [`intake`] takes
-//! in what comes on them, [`mesh`] says to whom statements go in a large cluster,
-//! [`duties`] asks the board for moves, [`verdicts`] signs
+//! in what comes on them, [`addresses`] learns where members are reached, [`mesh`] says
+//! to whom statements go in a large cluster, [`duties`] asks the board for moves,
+//! [`verdicts`] signs
 //! decisions, aborts, observations and accusations, [`submission`] walks the numbered
 //! steps to the chain, [`observer`] looks at it, [`operator`] does what operators ask.
 //!
@@ -11,6 +12,7 @@
 //! touched are evaluated anew from the mirror of the board, so that a lost reply or
 //! a restart needs no special path.
 
+mod addresses;
 mod clients;
 mod duplicates;
 mod duties;
@@ -43,8 +45,11 @@ use local::Local;
 use peers::Stream;
 use start::Phase;
 
-/// The protocol version that this engine speaks.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// The greatest protocol version that this engine speaks; 2 brought addresses.
+pub const PROTOCOL_VERSION: u32 = 2;
+
+/// The least protocol version that it speaks: the one before.
+pub const PROTOCOL_MIN: u32 = PROTOCOL_VERSION - 1;
 
 /// The least stagger between two ranks, in milliseconds.
 const LEAST_STAGGER_MS: u64 = 250;
@@ -85,6 +90,7 @@ enum Pending {
     SignAct(Vec<u8>),
     SignBoot(Vec<u8>),
     SignHello(StreamId, Vec<u8>),
+    SignAddress(Vec<u8>),
     ProposeDuty(Option<(TxId, duties::Duty)>),
     // A vote by the digest of its statement and signature: by the time of the answer
     // another may be on its way.
@@ -150,6 +156,11 @@ pub struct Engine {
     config: Config,
     durable: Durable,
     verifier: Arc<dyn Verifier>,
+    /// The protocol versions that this engine speaks: least and greatest.
+    speaks: (u32, u32),
+    addresses: addresses::Addresses,
+    /// Peers of whom an operator was told that they speak no common version.
+    versionless: BTreeSet<NodeId>,
     board: Board,
     phase: Phase,
     signing: Signing,
@@ -205,6 +216,9 @@ impl Engine {
             seen_persisted: durable.seen,
             durable,
             verifier,
+            speaks: (PROTOCOL_MIN, PROTOCOL_VERSION),
+            addresses: addresses::Addresses::default(),
+            versionless: BTreeSet::new(),
             board,
             phase: Phase::Fresh,
             signing: Signing::Open,
@@ -236,6 +250,14 @@ impl Engine {
             out: Vec::new(),
             config,
         }
+    }
+
+    /// Lets it speak these protocol versions only, least and greatest, as an older or a
+    /// newer engine would: to try them against each other.
+    #[must_use]
+    pub fn speaking(mut self, least: u32, greatest: u32) -> Self {
+        self.speaks = (least, greatest);
+        self
     }
 
     /// Takes one event and gives what is to be done, in order.
@@ -280,6 +302,7 @@ impl Engine {
         while let Some(tx_id) = self.touched.pop_first() {
             self.evaluate(now, &tx_id);
         }
+        self.announce(now);
         self.flush_mesh();
         std::mem::take(&mut self.out)
     }
@@ -312,7 +335,7 @@ impl Engine {
     }
 
     /// The peers with an established stream, ascending by id.
-    pub fn connected(&self) -> impl Iterator<Item = &NodeId> {
+    pub fn connected(&self) -> impl Iterator<Item = &NodeId> + Clone {
         self.peers.keys()
     }
 

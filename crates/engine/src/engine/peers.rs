@@ -8,9 +8,13 @@
 //! | greeting | anything else | closed; nobody is accused, for nobody is known yet |
 //! | established | batch | every statement verified, then taken in; the first bad one accuses the sender |
 //! | established | announcement, request, graft, prune | for the mesh, where there is one |
+//! | established | addresses | see [`super::addresses`]; nothing under version 1 |
 //! | established | resync | all statements for unfinished ballots again, once a second at most |
 //! | established | ping, pong, goodbye | answered, ignored, closed |
 //! | established | direct message, its acknowledgement | shown and acknowledged; the operator is told |
+//!
+//! Both ends speak the greatest protocol version that both have named in their hellos;
+//! without one the stream ends, and an operator is told.
 //!
 //! The sender answers for every signature it sends, its own or relayed: honest nodes
 //! verify first, all by one predicate. Only an unknown rules digest is excused.
@@ -21,8 +25,8 @@ use quorate_consensus::statement::{self, AccusationBody, HelloBody, StatementErr
 use quorate_consensus::wire::{self, AccusationKind, Frame, GoodbyeReason, frame};
 
 use super::intake::Offence;
-use super::{Engine, PROTOCOL_VERSION, Pending, Timer};
-use crate::api::{Effect, Now, StreamId};
+use super::{Engine, Pending, Timer, addresses, mesh};
+use crate::api::{Alert, Effect, Now, StreamId};
 
 /// The most statements in one frame that this engine sends; the driver's limit on a
 /// frame's bytes (1 MiB) is far above.
@@ -58,6 +62,8 @@ pub(super) struct Stream {
     said_hello: bool,
     /// The other end's, once its hello is heard.
     generation: u64,
+    /// The protocol version that both ends speak; 0 until the hello was heard.
+    version: u32,
     /// When everything was last sent because the peer asked, on the monotonic clock.
     resynced_mono: Option<u64>,
     greeting: Greeting,
@@ -80,6 +86,7 @@ impl Stream {
             answered_challenge: false,
             said_hello: false,
             generation: 0,
+            version: 0,
             resynced_mono: None,
             greeting: Greeting::Awaited,
             full: false,
@@ -185,7 +192,13 @@ impl Engine {
         match frame.body {
             Some(frame::Body::Challenge(challenge)) => self.challenged(now, id, &challenge.nonce),
             Some(frame::Body::Hello(hello)) if !heard => self.greeted(now, id, &hello),
-            Some(frame::Body::Goodbye(_)) => self.close(id, GoodbyeReason::Shutdown, "goodbye"),
+            Some(frame::Body::Goodbye(goodbye)) => {
+                if goodbye.reason() == GoodbyeReason::Version {
+                    let peer = stream.peer.clone();
+                    self.without_version(&peer, format!("it says: {:.200}", goodbye.detail));
+                }
+                self.close(id, GoodbyeReason::Shutdown, "goodbye");
+            }
             _ if !heard => {
                 self.close(id, GoodbyeReason::Protocol, "a hello must come first");
             }
@@ -193,6 +206,13 @@ impl Engine {
                 Ok(heard) => self.relay(now, &peer, heard),
                 Err(offence) => self.offended(now, id, *offence),
             },
+            Some(frame::Body::Addresses(addresses)) => {
+                if self.knows_addresses(id)
+                    && let Err(offence) = self.heard_addresses(now, id, &addresses)
+                {
+                    self.offended(now, id, *offence);
+                }
+            }
             // Who asks before it heard us gets all that there is once it has.
             Some(
                 frame::Body::Ping(_)
@@ -236,8 +256,8 @@ impl Engine {
         }
         let body = HelloBody {
             generation,
-            protocol_min: PROTOCOL_VERSION,
-            protocol_max: PROTOCOL_VERSION,
+            protocol_min: self.speaks.0,
+            protocol_max: self.speaks.1,
             own_certificate: stream.own_certificate,
             peer_certificate: stream.peer_certificate,
             challenge,
@@ -283,27 +303,66 @@ impl Engine {
                     "the hello was made for another connection".to_owned(),
                 ))
             }
-            Ok(hello)
-                if hello.body.protocol_min > PROTOCOL_VERSION
-                    || hello.body.protocol_max < PROTOCOL_VERSION =>
-            {
+            Ok(hello) if self.common_version(&hello.body).is_none() => {
+                let (least, greatest) = self.speaks;
                 Some((
                     GoodbyeReason::Version,
-                    format!("this node speaks protocol {PROTOCOL_VERSION}"),
+                    format!(
+                        "{} speaks protocol {least} to {greatest} and {} speaks {} to {}: upgrade the older of the two, one version at a time",
+                        self.config.node_id,
+                        hello.node_id,
+                        hello.body.protocol_min,
+                        hello.body.protocol_max
+                    ),
                 ))
             }
             Ok(_) => None,
         };
-        let generation = opened.map_or(0, |hello| hello.body.generation);
         if let Some((reason, detail)) = refusal {
+            if reason == GoodbyeReason::Version {
+                let peer = stream.peer.clone();
+                self.without_version(&peer, detail.clone());
+            }
             self.close(id, reason, &detail);
             return;
         }
+        let Ok(hello) = opened else { return };
+        let version = self.common_version(&hello.body);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.greeting = Greeting::Heard;
-            stream.generation = generation;
+            stream.generation = hello.body.generation;
+            stream.version = version.unwrap_or_default();
         }
         self.establish(now, id);
+    }
+
+    /// The greatest version that both ends speak.
+    fn common_version(&self, hello: &HelloBody) -> Option<u32> {
+        let version = self.speaks.1.min(hello.protocol_max);
+        (version >= self.speaks.0.max(hello.protocol_min)).then_some(version)
+    }
+
+    /// Tells an operator, once until there is a stream with this peer.
+    fn without_version(&mut self, peer: &NodeId, detail: String) {
+        if self.versionless.insert(peer.clone()) {
+            let node_id = peer.clone();
+            self.alert(Alert::NoCommonVersion { node_id, detail });
+        }
+    }
+
+    /// Whether the other end of a stream knows frames with addresses.
+    pub(super) fn knows_addresses(&self, id: StreamId) -> bool {
+        let stream = self.streams.get(&id);
+        stream.is_some_and(|stream| stream.version >= addresses::SINCE)
+    }
+
+    /// Whether a frame can be sent now; else all of it is, when there is room.
+    pub(super) fn has_room(&mut self, id: StreamId) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return false;
+        };
+        stream.missed |= stream.full;
+        !stream.full
     }
 
     /// Both hellos are said: the stream is the pair's from now on. The other end's may
@@ -317,9 +376,10 @@ impl Engine {
         }
         stream.greeting = Greeting::Established;
         let peer = stream.peer.clone();
-        let generation = stream.generation;
+        let (generation, version) = (stream.generation, stream.version);
+        self.versionless.remove(&peer);
         self.unset(Timer::Greeting(id));
-        if let Some(mesh) = &mut self.mesh {
+        if let Some(mesh) = self.mesh.as_mut().filter(|_| version >= mesh::SINCE) {
             let known = self.generations.insert(peer.clone(), generation);
             mesh.peer_up(now.mono_ms, peer.clone(), known != Some(generation));
         }
@@ -333,6 +393,12 @@ impl Engine {
             );
         }
         self.resend_everything(id);
+    }
+
+    /// The protocol version that is spoken with a member, if there is a stream with it.
+    pub fn version_with(&self, member: &NodeId) -> Option<u32> {
+        let stream = self.streams.get(self.peers.get(member)?)?;
+        Some(stream.version)
     }
 
     /// The peer broke the protocol: no more words with it, an alert, an accusation.
@@ -408,20 +474,29 @@ impl Engine {
     }
 
     /// Sends this node's own statements to every member at once, or, in a large
-    /// cluster, on their way through the mesh. A peer whose queue is full gets
-    /// everything again when it has drained.
+    /// cluster, on their way through the mesh; there only those that know of no mesh
+    /// get them at once. A peer whose queue is full gets everything again when it has
+    /// drained.
     pub(super) fn broadcast(&mut self, now: Now, batch: wire::Batch) {
-        if let Some(mesh) = &mut self.mesh {
-            Self::push(mesh, now, &self.config.node_id, batch);
-            return;
-        }
-        let streams: Vec<_> = self.peers.values().copied().collect();
+        let meshed = |id: &StreamId| {
+            let stream = self.streams.get(id);
+            self.mesh.is_some() && stream.is_some_and(|stream| stream.version >= mesh::SINCE)
+        };
+        let streams: Vec<_> = self
+            .peers
+            .values()
+            .copied()
+            .filter(|id| !meshed(id))
+            .collect();
         for id in streams {
             match self.streams.get_mut(&id) {
                 Some(stream) if stream.full => stream.missed = true,
                 Some(_) => self.send(id, frame::Body::Batch(batch.clone())),
                 None => {}
             }
+        }
+        if let Some(mesh) = &mut self.mesh {
+            Self::push(mesh, now, &self.config.node_id, batch);
         }
     }
 
@@ -439,13 +514,15 @@ impl Engine {
         }
     }
 
-    /// Everything that this node has said about unfinished ballots, to one peer.
+    /// Everything that this node has said about unfinished ballots, and where members
+    /// are reached, to one peer.
     fn resend_everything(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.full) {
             // What is said now would be lost: all of it when there is room.
             stream.missed = true;
             return;
         }
+        self.say_addresses(id);
         let mut batch = wire::Batch::default();
         let mut batches = Vec::new();
         let unfinished = self.locals.iter().filter(|(tx_id, local)| {

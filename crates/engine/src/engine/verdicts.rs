@@ -528,6 +528,7 @@ impl Engine {
                     self.hello_signed(now, stream, hello);
                 }
             }
+            Pending::SignAddress(statement) => self.address_signed(now, statement, result),
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ use quorate_consensus::board::{Board, Outcome};
 use quorate_consensus::wire::{
     self, BallotState, BoardEntry, Frame, RulesChain, RulesLink, SignedStatement,
 };
-use quorate_consensus::{Choice, Domain, NodeId, TxId};
+use quorate_consensus::{Address, Choice, Domain, NodeId, TxId};
 use quorate_engine::{
     Alert, Answer, AuditAnswer, AuditAsk, ChainAnswer, ChainAsk, Config, Durable, Effect, Engine,
     Event, Handed, JournalEntry, Now, OperatorAct, Prepared, Proposed, Record, Reject, RequestId,
@@ -47,6 +47,7 @@ pub(crate) struct Chain {
 pub(crate) struct Journal {
     durable: Durable,
     entries: BTreeMap<TxId, JournalEntry>,
+    pub(crate) addresses: BTreeMap<NodeId, SignedStatement>,
 }
 
 impl Journal {
@@ -84,6 +85,9 @@ impl Journal {
             Record::Final { tx_id, state } => {
                 self.entries.entry(tx_id).or_default().ended = Some(state);
             }
+            Record::Address { node_id, signed } => {
+                self.addresses.insert(node_id, signed);
+            }
             Record::Seen { revision } => {
                 assert!(revision >= self.durable.seen);
                 self.durable.seen = revision;
@@ -98,6 +102,12 @@ pub(crate) struct Node {
     pub(crate) journal: Journal,
     pub(crate) alerts: Vec<Alert>,
     pub(crate) refused: BTreeSet<NodeId>,
+    /// Where it says that it is reached, if it says so.
+    pub(crate) advertises: Option<Address>,
+    /// Where its driver would dial the others.
+    pub(crate) reaches: BTreeMap<NodeId, Address>,
+    /// The protocol versions that it speaks, if not all.
+    pub(crate) speaks: Option<(u32, u32)>,
     pub(crate) incarnation: u64,
     pub(crate) clock_off_ms: i64,
     pub(crate) frozen: bool,
@@ -144,6 +154,8 @@ pub(crate) struct World {
     cut: BTreeSet<(usize, usize)>,
     /// Streams that a test holds the other end of: frames that came out.
     pub(crate) tapped: BTreeMap<u64, Vec<Frame>>,
+    /// The protocol versions that a test's hellos name.
+    pub(crate) tap_speaks: (u32, u32),
 }
 
 impl World {
@@ -171,6 +183,9 @@ impl World {
                 journal: Journal::default(),
                 alerts: Vec::new(),
                 refused: BTreeSet::new(),
+                advertises: None,
+                reaches: BTreeMap::new(),
+                speaks: None,
                 incarnation: 0,
                 clock_off_ms: 0,
                 frozen: false,
@@ -205,6 +220,7 @@ impl World {
             links: BTreeMap::new(),
             cut: BTreeSet::new(),
             tapped: BTreeMap::new(),
+            tap_speaks: (1, 1),
         }
     }
 
@@ -255,7 +271,16 @@ impl World {
         node.incarnation += 1;
         node.refused.clear();
         let durable = node.journal.durable;
-        node.engine = Some(Engine::restore(config, durable, Arc::new(FakeVerifier)));
+        node.reaches.clear();
+        let mut engine = Engine::restore(config, durable, Arc::new(FakeVerifier))
+            .remembering(node.journal.addresses.values().cloned());
+        if let Some(address) = node.advertises.clone() {
+            engine = engine.advertising(address);
+        }
+        if let Some((least, greatest)) = node.speaks {
+            engine = engine.speaking(least, greatest);
+        }
+        node.engine = Some(engine);
         self.post(0, i, Event::Tick);
     }
 
@@ -363,8 +388,8 @@ impl World {
     pub(crate) fn hello(&self, i: usize, peer: usize, stream: StreamId) -> wire::Hello {
         let body = quorate_consensus::statement::HelloBody {
             generation: 1,
-            protocol_min: 1,
-            protocol_max: 1,
+            protocol_min: self.tap_speaks.0,
+            protocol_max: self.tap_speaks.1,
             own_certificate: [0xee; 32],
             peer_certificate: [i as u8 + 1; 32],
             challenge: *blake3::hash(&stream.0.to_be_bytes()).as_bytes(),
@@ -647,6 +672,9 @@ impl World {
                 } else {
                     self.nodes[i].refused.insert(node_id);
                 }
+            }
+            Effect::Reach { node_id, address } => {
+                self.nodes[i].reaches.insert(node_id, address);
             }
             Effect::Answer { request, result } => {
                 let again = self.answers.insert(request.0, *result);

@@ -231,6 +231,11 @@ impl Alerts {
                 let about = vec![("tx_id", tx_id.to_string())];
                 self.raise(Name::SubmissionFailed, about, detail);
             }
+            Alert::NoCommonVersion { node_id, detail } => {
+                tracing::warn!(%node_id, %detail, "alert.no_common_version");
+                let about = vec![("node_id", node_id.to_string())];
+                self.raise(Name::NoCommonVersion, about, detail);
+            }
             Alert::Clock { detail } => {
                 tracing::warn!(%detail, "alert.clock");
                 self.raise(Name::Clock, self.this_node(), detail);

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use quorate_consensus::{ClusterId, NodeId, PeerId, Rules};
+use quorate_consensus::{Address, ClusterId, NodeId, PeerId, Rules};
 use quorate_crypto::file;
 use quorate_telemetry::{Format, LogSettings, otlp};
 
@@ -146,6 +146,17 @@ impl FromStr for PeerAddress {
     }
 }
 
+impl PeerAddress {
+    /// A member at an address.
+    pub fn at(node_id: &NodeId, address: &Address) -> Self {
+        Self {
+            node_id: Some(node_id.clone()),
+            host: address.host().to_owned(),
+            port: address.port(),
+        }
+    }
+}
+
 impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(node_id) = &self.node_id {
@@ -167,9 +178,9 @@ pub struct NodeSection {
     pub peer_id: Option<PeerId>,
     /// Where to listen for gRPC.
     pub listen_addr: SocketAddr,
-    /// Where others reach this node. Checked, and not told to anybody in this
-    /// version: the others name it in their bootstrap peers.
-    pub advertise_addr: Option<PeerAddress>,
+    /// Where others reach this node, which it tells them; the listening address if it
+    /// is not given and names one interface.
+    pub advertise_addr: Option<Address>,
     /// Where to serve health and metrics; none for nowhere.
     pub health_addr: Option<SocketAddr>,
     /// Where the journal lies. One process at a time.
@@ -203,7 +214,7 @@ pub struct MtlsSection {
 /// `[network]`: peers and limits.
 #[derive(Clone, Debug)]
 pub struct NetworkSection {
-    /// Where the other nodes are.
+    /// Where some other nodes are; from them it learns where the rest are.
     pub bootstrap_peers: Vec<PeerAddress>,
     /// Calls of one client identity in a second.
     pub rate_limit_votes_per_sec: u32,

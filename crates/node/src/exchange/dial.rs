@@ -1,9 +1,19 @@
-//! Dialling one peer for as long as the node runs.
+//! Dialling the members for as long as the node runs.
+//!
+//! | the member | what is done |
+//! |---|---|
+//! | is connected, not welcome, or nowhere to be found | waited until that changes |
+//! | has a higher id | dialled at once |
+//! | has a lower id | given a moment to dial us, then dialled: it may not know where we are |
+//! | is not there | dialled again after ever longer pauses; at once when it says that it is elsewhere |
+//!
+//! Where it said itself that it is comes first, then the bootstrap peers. A bootstrap
+//! peer without an id is dialled while somebody is missing, whoever answers there.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_consensus::NodeId;
+use quorate_consensus::{Address, NodeId};
 use quorate_tls::{ClientTls, DialError, DialOptions, ExpectedPeer, PeerInfo, Registry, dial};
 use rand::Rng as _;
 use tokio::time::Instant;
@@ -11,16 +21,15 @@ use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
+use super::backoff::Backoff;
 use super::codec::RawCodec;
 use super::session::{Ends, serve};
 use super::{MAX_FRAME, PATH, Sessions};
 use crate::config::PeerAddress;
 
-/// The first pause after a stream was lost.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long whoever has the lower id is given to dial: two that dial each other at one
+/// moment would each end the other's stream.
+const FIRST_IS_THEIRS: Duration = Duration::from_millis(500);
 
 /// A stream that lived so long was a good one: the pauses start anew.
 const GOOD_LIFE: Duration = Duration::from_secs(5);
@@ -33,53 +42,208 @@ fn options() -> DialOptions {
     DialOptions::default()
 }
 
-/// Keeps a stream to one peer, until the node stops. The node with the lower id
-/// dials; where the address tells no id, one connection tells it.
-pub(crate) async fn dial_forever(
-    sessions: Arc<Sessions>,
-    tls: Arc<ClientTls>,
-    registry: Registry,
-    mut address: PeerAddress,
-) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        if address
-            .node_id
-            .as_ref()
-            .is_some_and(|id| *id <= sessions.own)
-        {
-            tracing::debug!(peer = %address, "peer.dials_us");
-            return;
+/// What members are dialled with.
+pub(crate) struct Dialler {
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) tls: Arc<ClientTls>,
+    pub(crate) registry: Registry,
+    /// All members but this node.
+    pub(crate) members: Vec<NodeId>,
+}
+
+impl Dialler {
+    /// Keeps a stream to every member that can be found, until the node stops.
+    pub(crate) fn start(self, bootstrap: &[PeerAddress]) {
+        let dialler = Arc::new(self);
+        for member in dialler.members.clone() {
+            let of_member = |peer: &&PeerAddress| peer.node_id.as_ref() == Some(&member);
+            let configured = bootstrap.iter().filter(of_member).cloned().collect();
+            tokio::spawn(dialler.clone().keep(member, configured));
         }
-        if let Some(node_id) = &address.node_id {
-            until_welcome(&sessions, node_id).await;
+        for peer in bootstrap {
+            match &peer.node_id {
+                None => {
+                    tokio::spawn(dialler.clone().ask(peer.clone()));
+                }
+                Some(id) if dialler.members.contains(id) || *id == dialler.sessions.own => {}
+                Some(_) => tracing::warn!(%peer, "peer.not_a_member"),
+            }
         }
-        let began = Instant::now();
-        match connect(&sessions, &tls, &registry, &address).await {
-            Ok(node_id) => address.node_id = Some(node_id),
-            Err(error) => tracing::debug!(peer = %address, %error, "peer.dial_failed"),
+    }
+
+    /// Keeps a stream to one member.
+    async fn keep(self: Arc<Self>, member: NodeId, configured: Vec<PeerAddress>) {
+        let mut backoff = Backoff::default();
+        let mut turn = 0;
+        loop {
+            let wanted = tokio::select! {
+                wanted = self.wanted(&member, &configured) => wanted,
+                () = self.sessions.stopping.cancelled() => return,
+            };
+            if wanted.was_connected {
+                (backoff, turn) = (Backoff::default(), 0);
+            }
+            if member < self.sessions.own
+                && tokio::time::timeout(FIRST_IS_THEIRS, self.connected(&member))
+                    .await
+                    .is_ok()
+            {
+                continue;
+            }
+            let learned = wanted
+                .learned
+                .as_ref()
+                .map(|at| PeerAddress::at(&member, at));
+            let addresses: Vec<_> = learned.iter().chain(&configured).collect();
+            let address = addresses[turn % addresses.len()];
+            turn += 1;
+            let began = Instant::now();
+            match self.connect(address).await {
+                Ok(()) if began.elapsed() >= GOOD_LIFE => {
+                    (backoff, turn) = (Backoff::default(), 0);
+                }
+                Ok(()) => {}
+                Err(error) => tracing::debug!(peer = %address, %error, "peer.dial_failed"),
+            }
+            let pause = backoff.pause(Instant::now(), rand::rng().random_range(0.0..=1.0));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.moved(&member, wanted.learned.as_ref()) => {
+                    (backoff, turn) = (Backoff::default(), 0);
+                }
+                () = self.sessions.stopping.cancelled() => return,
+            }
         }
-        if began.elapsed() >= GOOD_LIFE {
-            pause = FIRST_PAUSE;
+    }
+
+    /// Opens streams to whoever answers at an address, while somebody is missing.
+    async fn ask(self: Arc<Self>, address: PeerAddress) {
+        let mut backoff = Backoff::default();
+        loop {
+            let missing = async {
+                let mut changes = self.sessions.roster.changes();
+                while self.sessions.roster.connections() >= self.members.len() {
+                    if changes.changed().await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = missing => {}
+                () = self.sessions.stopping.cancelled() => return,
+            }
+            let began = Instant::now();
+            match self.connect(&address).await {
+                Ok(()) if began.elapsed() >= GOOD_LIFE => backoff = Backoff::default(),
+                Ok(()) => {}
+                Err(error) => tracing::debug!(peer = %address, %error, "peer.dial_failed"),
+            }
+            let pause = backoff.pause(Instant::now(), rand::rng().random_range(0.0..=1.0));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.sessions.stopping.cancelled() => return,
+            }
         }
-        // Between half the pause and the whole: many that lost one peer at one moment
-        // do not come back at one moment.
-        let jittered = pause.mul_f64(rand::rng().random_range(0.5..=1.0));
-        tokio::select! {
-            () = tokio::time::sleep(jittered) => {}
-            () = sessions.stopping.cancelled() => return,
+    }
+
+    /// Waits until a member is to be dialled.
+    async fn wanted(&self, member: &NodeId, configured: &[PeerAddress]) -> Wanted {
+        let Sessions {
+            roster, admission, ..
+        } = &*self.sessions;
+        let (mut moves, mut welcomes) = (roster.changes(), admission.changes());
+        let mut was_connected = false;
+        loop {
+            moves.borrow_and_update();
+            welcomes.borrow_and_update();
+            let learned = roster.learned(member);
+            let is_connected = roster.is_connected(member);
+            was_connected |= is_connected;
+            let somewhere = learned.is_some() || !configured.is_empty();
+            if somewhere && !is_connected && admission.is_welcome(member) {
+                return Wanted {
+                    learned,
+                    was_connected,
+                };
+            }
+            // Both outlive every dialler.
+            tokio::select! {
+                _ = moves.changed() => {}
+                _ = welcomes.changed() => {}
+            }
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// Waits until there is a stream with a member.
+    async fn connected(&self, member: &NodeId) {
+        let mut changes = self.sessions.roster.changes();
+        while !self.sessions.roster.is_connected(member) {
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Waits until a member has said that it is somewhere else.
+    async fn moved(&self, member: &NodeId, from: Option<&Address>) {
+        let mut changes = self.sessions.roster.changes();
+        while self.sessions.roster.learned(member).as_ref() == from {
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Dials once and runs the session to its end.
+    async fn connect(&self, address: &PeerAddress) -> Result<(), ConnectError> {
+        let sessions = &self.sessions;
+        let host_port = PeerAddress {
+            node_id: None,
+            ..address.clone()
+        };
+        let host_port = host_port.to_string();
+        let expected = ExpectedPeer {
+            node_id: address.node_id.clone(),
+            server_name: None,
+        };
+        // Names are resolved here, on every dial.
+        let dialled = tokio::select! {
+            dialled = dial(&self.tls, &host_port, expected, &self.registry, options()) => dialled?,
+            () = sessions.stopping.cancelled() => return Err(ConnectError::Stopping),
+        };
+        let peer = dialled.peer;
+        let node_id = peer.identity.node_id.clone();
+        let needless = if node_id == sessions.own {
+            Some(ConnectError::Myself)
+        } else if !sessions.admission.is_welcome(&node_id) {
+            Some(ConnectError::Unwelcome(node_id.clone()))
+        } else if sessions.roster.is_connected(&node_id) {
+            // It has dialled us meanwhile, or another of its addresses led there.
+            Some(ConnectError::Twice(node_id.clone()))
+        } else {
+            None
+        };
+        if let Some(needless) = needless {
+            peer.cancel.cancel();
+            return Err(needless);
+        }
+        // Two addresses of one peer would replace each other's stream again and again.
+        let Some(_dialled) = sessions.dialled.enter(&node_id) else {
+            peer.cancel.cancel();
+            return Err(ConnectError::Twice(node_id));
+        };
+        let ends = open(dialled.channel)
+            .await
+            .map_err(|status| ConnectError::Refused(Box::new(status)))?;
+        serve(sessions, peer.clone(), ends).await;
+        // The connection was for this stream alone.
+        peer.cancel.cancel();
+        Ok(())
     }
 }
 
-async fn until_welcome(sessions: &Sessions, node_id: &NodeId) {
-    let mut changes = sessions.admission.changes();
-    while !sessions.admission.is_welcome(node_id) {
-        if changes.changed().await.is_err() {
-            return;
-        }
-    }
+/// A member that is to be dialled.
+struct Wanted {
+    /// Where it said that it is.
+    learned: Option<Address>,
+    /// There was a stream since it was wanted last.
+    was_connected: bool,
 }
 
 /// Why there is no stream.
@@ -91,49 +255,12 @@ pub(super) enum ConnectError {
     Refused(Box<Status>),
     #[error("the node is stopping")]
     Stopping,
-    #[error("another of its addresses leads to {0} already")]
+    #[error("this node itself is there")]
+    Myself,
+    #[error("{0} is there, with whom this node does not speak")]
+    Unwelcome(NodeId),
+    #[error("there is a stream with {0} already")]
     Twice(NodeId),
-}
-
-/// Dials once and runs the session to its end; gives who was there.
-async fn connect(
-    sessions: &Arc<Sessions>,
-    tls: &Arc<ClientTls>,
-    registry: &Registry,
-    address: &PeerAddress,
-) -> Result<NodeId, ConnectError> {
-    let host_port = PeerAddress {
-        node_id: None,
-        ..address.clone()
-    };
-    let host_port = host_port.to_string();
-    let expected = ExpectedPeer {
-        node_id: address.node_id.clone(),
-        server_name: None,
-    };
-    // Names are resolved here, on every dial.
-    let dialled = tokio::select! {
-        dialled = dial(tls, &host_port, expected, registry, options()) => dialled?,
-        () = sessions.stopping.cancelled() => return Err(ConnectError::Stopping),
-    };
-    let peer = dialled.peer;
-    let node_id = peer.identity.node_id.clone();
-    if node_id <= sessions.own || !sessions.admission.is_welcome(&node_id) {
-        peer.cancel.cancel();
-        return Ok(node_id);
-    }
-    // Two addresses of one peer would replace each other's stream again and again.
-    let Some(_dialled) = sessions.dialled.enter(&node_id) else {
-        peer.cancel.cancel();
-        return Err(ConnectError::Twice(node_id));
-    };
-    let ends = open(dialled.channel)
-        .await
-        .map_err(|status| ConnectError::Refused(Box::new(status)))?;
-    serve(sessions, peer.clone(), ends).await;
-    // The connection was for this stream alone.
-    peer.cancel.cancel();
-    Ok(node_id)
 }
 
 /// Opens the stream on a connection.

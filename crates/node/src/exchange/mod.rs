@@ -1,12 +1,14 @@
-//! Exchange streams: one per pair of nodes, dialled by the one with the lower id.
+//! Exchange streams: one per pair of nodes, dialled by whoever finds the other first.
 //! Each has a bounded queue out; a peer that cannot keep up is resynchronised, never
 //! waited for.
 
+mod backoff;
 mod codec;
 mod dial;
 mod pack;
 mod queue;
 mod raw;
+mod roster;
 mod session;
 
 use std::collections::{HashMap, HashSet};
@@ -26,10 +28,11 @@ use crate::network::Network;
 use crate::prewarm::Prewarmer;
 
 pub(crate) use codec::RawCodec;
-pub(crate) use dial::dial_forever;
+pub(crate) use dial::Dialler;
 pub use pack::MAX_FRAME;
 pub(crate) use queue::{Enqueued, Queue};
 pub use raw::{RawError, RawSession, RawTarget, raw_session};
+pub(crate) use roster::Roster;
 pub(crate) use session::{Ends, serve};
 
 /// The path of the method.
@@ -49,6 +52,8 @@ pub(crate) struct Sessions {
     pub(crate) frames_per_sec: std::num::NonZeroU32,
     /// The node goes down: no new streams.
     pub(crate) stopping: CancellationToken,
+    /// Where the members are.
+    pub(crate) roster: Arc<Roster>,
     dialled: Dialled,
     next: AtomicU64,
 }
@@ -71,9 +76,16 @@ impl Sessions {
             meter,
             frames_per_sec,
             stopping,
+            roster: Arc::default(),
             dialled: Dialled::default(),
             next: AtomicU64::new(1),
         }
+    }
+
+    /// The same with a roster that the driver writes into.
+    pub(crate) fn with_roster(mut self, roster: Arc<Roster>) -> Self {
+        self.roster = roster;
+        self
     }
 
     fn next_stream(&self) -> StreamId {

@@ -10,7 +10,7 @@ use quorate_consensus::statement::{Body as _, HelloBody, bytes_to_sign};
 use quorate_consensus::wire::{self, Frame, SignedStatement, frame};
 use quorate_consensus::{NodeId, Rules};
 use quorate_crypto::SigningKey;
-use quorate_engine::PROTOCOL_VERSION;
+use quorate_engine::{PROTOCOL_MIN, PROTOCOL_VERSION};
 use quorate_tls::{ClientTls, PeerInfo};
 use tonic::Status;
 
@@ -151,7 +151,7 @@ impl RawSession {
             .map_err(|_| RawError::Unexpected("a challenge that is not 32 bytes".to_owned()))?;
         let body = HelloBody {
             generation,
-            protocol_min: PROTOCOL_VERSION,
+            protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_VERSION,
             own_certificate: self.peer.local_certificate_digest,
             peer_certificate: self.peer.certificate_digest,

@@ -13,13 +13,13 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
-use quorate_consensus::wire::{self, BallotState};
+use quorate_consensus::wire::{self, BallotState, SignedStatement};
 use quorate_consensus::{Choice, ClusterId, Domain, NodeId, TxId};
 use quorate_engine::{Durable, JournalEntry, Record};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 /// The version of the tables.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
 
 /// Why the journal cannot be used. A node whose journal fails signs nothing more.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +102,11 @@ const V2: &str = "
 CREATE TABLE audit_seen (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL);
 ";
 
+/// What version 3 adds.
+const V3: &str = "
+CREATE TABLE address (node_id TEXT PRIMARY KEY, statement BLOB NOT NULL, signature BLOB NOT NULL) WITHOUT ROWID;
+";
+
 impl Journal {
     /// Opens the journal in `data_dir`, makes directory and journal if there are
     /// none, and keeps every other process out of the directory.
@@ -139,8 +144,12 @@ impl Journal {
                 params![node_id.as_str(), cluster_id.as_bytes()],
             )?;
         }
+        for (since, tables) in [(2, V2), (3, V3)] {
+            if version < since {
+                transaction.execute_batch(tables)?;
+            }
+        }
         if version < SCHEMA {
-            transaction.execute_batch(V2)?;
             transaction.pragma_update(None, "user_version", SCHEMA)?;
         }
         let (found, cluster): (String, Vec<u8>) =
@@ -192,6 +201,44 @@ impl Journal {
             acknowledged: from_sql("acknowledged", acknowledged)?,
             seen: from_sql("revision", seen)?,
         })
+    }
+
+    /// What members have said of where they are reached.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn addresses(&self) -> Result<Vec<SignedStatement>, JournalError> {
+        let mut all = self
+            .connection
+            .prepare("SELECT statement, signature FROM address ORDER BY node_id")?;
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(SignedStatement {
+                statement: row.get(0)?,
+                signature: row.get(1)?,
+            })
+        };
+        Ok(all.query_map([], read)?.collect::<Result<_, _>>()?)
+    }
+
+    /// Forgets where everybody else is reached: who is no member any more is not looked
+    /// for any more.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub(crate) fn keep_addresses_of(&mut self, members: &[NodeId]) -> Result<(), JournalError> {
+        let transaction = self.connection.transaction()?;
+        let known: Vec<String> = transaction
+            .prepare("SELECT node_id FROM address")?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for gone in known
+            .iter()
+            .filter(|id| !members.iter().any(|m| m.as_str() == **id))
+        {
+            transaction.execute("DELETE FROM address WHERE node_id = ?1", params![gone])?;
+        }
+        transaction.commit()?;
+        Ok(())
     }
 
     /// The highest revision that this node has seen the audit store reach; 0 before the
@@ -348,6 +395,11 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), JournalEr
         Record::Final { tx_id, state } => run(
             "INSERT INTO final VALUES (?1, ?2) ON CONFLICT (tx_id) DO UPDATE SET state = excluded.state",
             params![tx_id.as_str(), *state as i32],
+        ),
+        Record::Address { node_id, signed } => run(
+            "INSERT INTO address VALUES (?1, ?2, ?3) ON CONFLICT (node_id) DO UPDATE
+             SET statement = excluded.statement, signature = excluded.signature",
+            params![node_id.as_str(), signed.statement, signed.signature],
         ),
         Record::Seen { revision } => run(
             "INSERT INTO seen VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET revision = excluded.revision",

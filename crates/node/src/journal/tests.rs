@@ -166,11 +166,35 @@ fn a_journal_of_version_1_is_brought_to_the_newest() {
     journal.commit(&[verdict(Domain::Decision, b"a")]).unwrap();
     journal
         .connection
-        .execute_batch("DROP TABLE audit_seen; PRAGMA user_version = 1")
+        .execute_batch("DROP TABLE audit_seen; DROP TABLE address; PRAGMA user_version = 1")
         .unwrap();
     drop(journal);
     let mut journal = open(dir.path());
     journal.keep_audit_seen(1).unwrap();
     let kept = journal.lookup(&tx()).unwrap().verdict;
     assert_eq!(kept, Some((Domain::Decision, b"a".to_vec())));
+    assert_eq!(journal.addresses().unwrap(), []);
+}
+
+#[test]
+fn addresses_of_members_are_kept_and_of_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    let said = |text: &str| wire::SignedStatement {
+        statement: text.into(),
+        signature: b"s".to_vec(),
+    };
+    let id = |n: u32| NodeId::new(&format!("node{n}")).unwrap();
+    let record = |n: u32, text: &str| Record::Address {
+        node_id: id(n),
+        signed: said(text),
+    };
+    journal
+        .commit(&[record(2, "old"), record(3, "three"), record(2, "new")])
+        .unwrap();
+    drop(journal);
+    let mut journal = open(dir.path());
+    assert_eq!(journal.addresses().unwrap(), [said("new"), said("three")]);
+    journal.keep_addresses_of(&[id(3), id(4)]).unwrap();
+    assert_eq!(journal.addresses().unwrap(), [said("three")]);
 }

@@ -133,6 +133,9 @@ pub(super) fn alert(alert: &Alert) -> String {
             format!("NONCE_TAKEN: a stranger used nonce {nonce} of {tx_id}")
         }
         Alert::Submission { tx_id, detail } => format!("{tx_id}: {detail}"),
+        Alert::NoCommonVersion { node_id, detail } => {
+            format!("no common protocol version with {node_id}: {detail}")
+        }
         Alert::Clock { detail } => detail.clone(),
     }
 }
@@ -144,6 +147,7 @@ pub(super) fn body(world: &World, place: usize, body: &frame::Body) -> Option<St
         frame::Body::Ping(_) => return Some("a ping".into()),
         frame::Body::Pong(_) => return Some("a pong that nobody asked for".into()),
         frame::Body::Goodbye(_) => return Some("a goodbye".into()),
+        frame::Body::Addresses(_) => return Some("where members are reached".into()),
         frame::Body::Resync(_) => return Some("a wish to hear all again".into()),
         frame::Body::Challenge(_) => return Some("a challenge".into()),
         frame::Body::Hello(_) => return Some("a hello".into()),

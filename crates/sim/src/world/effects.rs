@@ -60,8 +60,12 @@ impl World {
             Effect::Close { stream, goodbye } => self.close(place, stream, goodbye),
             Effect::Admit { node_id, welcome } => self.admit(place, node_id, welcome),
             Effect::Answer { request, result } => self.answered(request, *result),
-            // Nobody operates here.
-            Effect::Operated { .. } | Effect::Message { .. } | Effect::Believed { .. } => {}
+            // Nobody operates here, streams are made by the plan, and nobody advertises
+            // an address.
+            Effect::Operated { .. }
+            | Effect::Message { .. }
+            | Effect::Believed { .. }
+            | Effect::Reach { .. } => {}
             Effect::Alert(alert) => self.places[place].alerts.push(alert),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_consensus::wire::SignedStatement;
 use quorate_consensus::{Domain, NodeId, TxId};
 use quorate_engine::{Alert, Durable, Engine, JournalEntry, Record};
 
@@ -16,6 +17,8 @@ pub struct Journal {
     pub durable: Durable,
     /// What it looks up.
     pub entries: BTreeMap<TxId, JournalEntry>,
+    /// Where members are reached.
+    pub addresses: BTreeMap<NodeId, SignedStatement>,
 }
 
 impl Journal {
@@ -61,6 +64,9 @@ impl Journal {
             }
             Record::Final { tx_id, state } => {
                 self.entries.entry(tx_id).or_default().ended = Some(state);
+            }
+            Record::Address { node_id, signed } => {
+                self.addresses.insert(node_id, signed);
             }
             Record::Seen { revision } => {
                 let seen = self.durable.seen;
