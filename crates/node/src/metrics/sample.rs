@@ -68,6 +68,18 @@ impl Sampler {
                 &meter.gossip_duplicates_dropped,
                 seen.load.duplicates_dropped,
             );
+            meter.gossip_mesh_peers.set(number(seen.load.mesh_peers));
+            let mesh = seen.load.mesh;
+            for (what, count) in [
+                ("pushed", mesh.pushed),
+                ("served", mesh.served),
+                ("duplicate", mesh.duplicates),
+                ("announced", mesh.announced),
+                ("requested", mesh.requested),
+                ("unanswered", mesh.unanswered),
+            ] {
+                raise_to(&meter.gossip_statements.of([what]), count);
+            }
             self.connected(&seen.connected);
             meter.boot_generation.set(revision(seen.generation));
             meter

@@ -209,6 +209,10 @@ list! {
         "Frames not sent because a stream's queue was full";
     gossip_messages_malformed: Counter = ()
         "Frames received that were no frames";
+    gossip_mesh_peers: Gauge = ()
+        "Peers in this node's mesh; 0 in a cluster of 12 nodes or fewer, which needs none";
+    gossip_statements: Many<Counter, 1> = ("what")
+        "Statements in the mesh, by copy: pushed, served on request, duplicate (received again), announced, requested, unanswered";
     handshakes: Many<Counter, 1> = ("result")
         "TLS handshakes: accepted, or why not";
 
