@@ -64,7 +64,7 @@ soak: ## The same for an hour (SOAK_MINUTES), past failures; they go to target/s
 	$(TARGET)/release/quorate sim --minutes $(SOAK_MINUTES) --keep-going
 
 .PHONY: verify
-verify: ## Check formatting, lints, docs, proto files, alerts, arrows between crates, and that mutants apply; writes nothing
+verify: ## Check formatting, lints, docs, proto files, alerts, arrows between crates, that mutants apply, and that all that people can name has a test; writes nothing
 	@tools/setup verify
 	cargo fmt --all --check
 	tools/check-arrows
@@ -72,14 +72,18 @@ verify: ## Check formatting, lints, docs, proto files, alerts, arrows between cr
 	tools/check-alerts
 	tools/mutants --check-patches
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo build --locked -p quorate-cli
+	tools/surface $(QUORATE)
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace --locked
 
 .PHONY: fix
-fix: ## Mend what can be mended by itself: formatting and simple lints
+fix: ## Mend what can be mended by itself: formatting, simple lints, docs/surface.md
 	@tools/setup verify
 	$(TOOLS)/bin/buf format -w
 	cargo clippy --workspace --all-targets --locked --fix --allow-dirty --allow-staged
 	cargo fmt --all
+	cargo build --locked -p quorate-cli
+	tools/surface --write $(QUORATE)
 
 .PHONY: mutants
 mutants: ## Show that the simulator finds every deliberate defect of crates/sim/mutants

@@ -455,3 +455,17 @@ fn one_node_from_its_configuration_and_nothing_else() {
     let status = until("the node to end", || node.try_wait().expect("a child"));
     assert_eq!(status.code(), Some(0));
 }
+
+#[test]
+fn the_readme_has_the_exit_codes_of_the_help() {
+    let home = Home::new();
+    let help = home.run(&["--help"]).expect(0).stdout;
+    let readme = include_str!("../../../README.md");
+    let (_, codes) = help.split_once("Exit codes:\n").expect("exit codes");
+    for line in codes.lines().filter(|line| !line.trim().is_empty()) {
+        let (code, meaning) = line.trim().split_once("  ").expect("a code");
+        // What is code in the README is plain in a terminal.
+        let row = format!("| {code} | {meaning} |");
+        assert!(readme.replace('`', "").contains(&row), "{row}");
+    }
+}

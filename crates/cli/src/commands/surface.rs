@@ -60,7 +60,8 @@ fn list(command: &Command, above: &[&str], commands: &mut Vec<Value>) {
                 .get_arguments()
                 .any(|a| a.is_global_set() && a.get_long() == flag.strip_prefix("--"))
     };
-    let inherited = |flag: &String| {
+    let inherited = |flag: &Value| {
+        let flag = flag["flag"].as_str().unwrap_or_default();
         let of_parent = flag == "--json" || above.len() > 1;
         global(flag) && of_parent
     };
@@ -83,7 +84,7 @@ fn list(command: &Command, above: &[&str], commands: &mut Vec<Value>) {
 
 /// The flags of a command, but for those that every program has and those that help
 /// does not show.
-fn flags(command: &Command) -> Vec<String> {
+fn flags(command: &Command) -> Vec<Value> {
     let shown = command.get_arguments().filter(|arg| {
         let builtin = matches!(
             arg.get_action(),
@@ -91,8 +92,12 @@ fn flags(command: &Command) -> Vec<String> {
         );
         !arg.is_hide_set() && !builtin
     });
-    let long = shown.filter_map(|arg| arg.get_long());
-    long.map(|name| format!("--{name}")).collect()
+    let names = shown.filter_map(|arg| {
+        let short = arg.get_short().map(|short| format!("-{short}"));
+        let long = arg.get_long()?;
+        Some(json!({ "flag": format!("--{long}"), "short": short }))
+    });
+    names.collect()
 }
 
 fn methods() -> Outcome<Vec<String>> {

@@ -328,3 +328,55 @@ fn a_secret_comes_by_file_or_environment_and_never_by_a_flag() {
         assert!(!refused.contains("s3cret"), "{refused}");
     }
 }
+
+#[test]
+fn what_is_written_arrives_in_its_section() {
+    let dir = tempfile::tempdir().unwrap();
+    let password = dir.path().join("password");
+    quorate_crypto::file::write_new(&password, b"s3cret\n", quorate_crypto::file::SECRET).unwrap();
+    let config = with_environment(&[
+        ("QUORATE_NODE_ADVERTISE_ADDR", "node1.example.org:9000"),
+        ("QUORATE_MTLS_TLS_VERSION", "1.3"),
+        ("QUORATE_NETWORK_RATE_LIMIT_VOTES_PER_SEC", "5"),
+        ("QUORATE_NETWORK_RATE_LIMIT_FRAMES_PER_SEC", "6"),
+        ("QUORATE_STORAGE_COORDINATOR", "etcd"),
+        ("ETCD_ENDPOINTS", "https://a:1, b:2"),
+        ("QUORATE_STORAGE_ETCD_PREFIX", "/mine/"),
+        ("QUORATE_STORAGE_ETCD_USER", "quorate"),
+        (
+            "QUORATE_STORAGE_ETCD_PASSWORD_PATH",
+            password.to_str().unwrap(),
+        ),
+        ("QUORATE_STORAGE_ETCD_CA_PATH", "etcd-ca.crt"),
+        ("QUORATE_STORAGE_ETCD_CERT_PATH", "etcd.crt"),
+        ("QUORATE_STORAGE_ETCD_KEY_PATH", "etcd.key"),
+        ("QUORATE_STORAGE_POSTGRES_CA_PATH", "postgres-ca.crt"),
+        ("QUORATE_LOGGING_FORMAT", "json"),
+    ])
+    .unwrap();
+    let advertised = config.node.advertise_addr.map(|addr| addr.to_string());
+    assert_eq!(advertised.as_deref(), Some("node1.example.org:9000"));
+    let network = &config.network;
+    // What may be saved up follows the rate.
+    assert_eq!(
+        (network.rate_limit_votes_per_sec, network.rate_limit_burst),
+        (5, 5)
+    );
+    assert_eq!(network.rate_limit_frames_per_sec, 6);
+    let CoordinatorKind::Etcd(etcd) = &config.storage.coordinator else {
+        panic!("another coordinator");
+    };
+    assert_eq!(etcd.endpoints, ["https://a:1", "b:2"]);
+    assert_eq!(etcd.prefix.as_deref(), Some("/mine/"));
+    let (user, secret) = etcd.user.as_ref().unwrap();
+    assert_eq!((&**user, secret.expose()), ("quorate", "s3cret"));
+    assert_eq!(etcd.ca_path.as_deref(), Some(Path::new("etcd-ca.crt")));
+    let own = etcd.own.as_ref().unwrap();
+    assert_eq!(own, &("etcd.crt".into(), "etcd.key".into()));
+    let ca = config.storage.postgres_ca_path.as_deref();
+    assert_eq!(ca, Some(Path::new("postgres-ca.crt")));
+    assert_eq!(config.logging.format, Format::Json);
+    // Without endpoints there is no etcd to go to.
+    let nowhere = with_environment(&[("QUORATE_STORAGE_COORDINATOR", "etcd")]);
+    assert!(failure(nowhere).starts_with("storage.etcd_endpoints is missing"));
+}
