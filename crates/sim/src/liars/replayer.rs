@@ -156,6 +156,12 @@ fn pieces(whole: &wire::Batch) -> Vec<wire::Batch> {
             ..none()
         });
     }
+    for signed in &whole.operator_acts {
+        pieces.push(wire::Batch {
+            operator_acts: vec![signed.clone()],
+            ..none()
+        });
+    }
     for evidence in &whole.evidence {
         pieces.push(wire::Batch {
             evidence: vec![evidence.clone()],
@@ -171,5 +177,6 @@ fn add(whole: &mut wire::Batch, piece: wire::Batch) {
     whole.aborts.extend(piece.aborts);
     whole.observations.extend(piece.observations);
     whole.accusations.extend(piece.accusations);
+    whole.operator_acts.extend(piece.operator_acts);
     whole.evidence.extend(piece.evidence);
 }

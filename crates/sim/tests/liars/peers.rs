@@ -146,6 +146,10 @@ fn a_replayer_repeats_each_statement_at_once_and_the_old_ones_later() {
             3,
         )],
         accusations: vec![cluster.accusation(0, 1, wire::AccusationKind::Malformed, NOW)],
+        operator_acts: vec![wire::SignedStatement {
+            statement: b"an act".to_vec(),
+            signature: Vec::new(),
+        }],
         evidence: vec![wire::Misbehaviour::default()],
     };
     let mut plain = heard.clone();
