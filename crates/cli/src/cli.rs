@@ -4,9 +4,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, ban, certificate, certs, completions, config, demo, dev, drain, gc, info, keygen, list,
-    log_level, man, peers, reconcile, reputation, rules, run, send, sim, status, surface,
-    test_byzantine, trace, unban, verify, version, violations, vote, watch,
+    audit, ban, certificate, certs, completions, config, demo, dev, doctor, drain, gc, info,
+    keygen, list, log_level, man, monitor, peers, reconcile, reputation, rules, run, send, sim,
+    status, surface, test_byzantine, trace, unban, verify, version, violations, vote, watch,
 };
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::Out;
@@ -54,6 +54,8 @@ enum Command {
     Ban(ban::BanArgs),
     Unban(unban::UnbanArgs),
     Send(send::SendArgs),
+    Monitor(monitor::MonitorArgs),
+    Doctor(doctor::DoctorArgs),
     LogLevel(log_level::LogLevelArgs),
     Drain(drain::DrainArgs),
     Verify(verify::VerifyArgs),
@@ -93,6 +95,8 @@ impl Cli {
             Command::Ban(args) => ban::run(args, out).await,
             Command::Unban(args) => unban::run(args, out).await,
             Command::Send(args) => send::run(args, out).await,
+            Command::Monitor(args) => monitor::run(args, out).await,
+            Command::Doctor(args) => doctor::run(args, out).await,
             Command::LogLevel(args) => log_level::run(args, out).await,
             Command::Drain(args) => drain::run(args, out).await,
             Command::Verify(args) => verify::run(args, out),

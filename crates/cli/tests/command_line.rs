@@ -34,6 +34,8 @@ const COMMANDS: &[&[&str]] = &[
     &["ban"],
     &["unban"],
     &["send"],
+    &["monitor"],
+    &["doctor"],
     &["log-level"],
     &["drain"],
     &["verify"],

@@ -341,3 +341,165 @@ fn a_message_is_shown_where_it_goes_and_a_drained_node_is_gone() {
         .expect(0);
     assert_eq!(dev.terminate(), 0);
 }
+
+/// The findings of one check, as (subject, level).
+fn found(report: &Value, check: &str) -> Vec<(String, String)> {
+    let findings = report["findings"].as_array().expect("a list").iter();
+    let of_check = findings.filter(|finding| finding["check"] == check);
+    let text = |finding: &Value, name: &str| finding[name].as_str().expect("text").to_owned();
+    of_check
+        .map(|f| (text(f, "subject"), text(f, "level")))
+        .collect()
+}
+
+#[test]
+fn the_doctor_finds_a_cluster_well_and_what_was_broken() {
+    let home = Home::new();
+    let dev = dev(&home);
+    until("every node to be well", || {
+        let run = home.run(&["doctor", "--json"]);
+        let report = run.json();
+        (run.code == 0 && report["warnings"] == 0).then_some(())
+    });
+    let report = json(&home, &["doctor"]);
+    fields(&report, &["bad", "warnings", "good", "findings"]);
+    fields(
+        &report["findings"][0],
+        &["level", "check", "subject", "found", "advice"],
+    );
+    let good = |subject: &str| (subject.to_owned(), "good".to_owned());
+    assert_eq!(found(&report, "clock"), NODES.map(good));
+    assert_eq!(found(&report, "rules"), [good("4 nodes")]);
+    assert_eq!(found(&report, "version"), [good("4 nodes")]);
+
+    // On the machine of a node that runs.
+    let config = dev.node(2)["config"].as_str().expect("a path").to_owned();
+    let of_config = ["doctor", "--config", &config];
+    let report = json(&home, &of_config);
+    assert_eq!(report["bad"], 0, "{report}");
+    for check in [
+        "configuration",
+        "rules",
+        "keys",
+        "certificate",
+        "identity",
+        "names",
+        "ports",
+        "directories",
+        "board",
+        "audit",
+        "peers",
+    ] {
+        assert!(
+            !found(&report, check).is_empty(),
+            "{check} was not looked at"
+        );
+    }
+    assert_eq!(found(&report, "peers").len(), 3);
+    let quiet = home.run(&of_config).expect(0).stdout;
+    assert!(!quiet.contains("good "), "{quiet}");
+    let told = home
+        .run(&[&of_config[..], &["--verbose"]].concat())
+        .expect(0)
+        .stdout;
+    assert!(told.contains("good  names: 127.0.0.1"), "{told}");
+
+    // A key that others may read, and a name that is not in the certificate.
+    let key = dev.node(2)["vote_key"].as_str().expect("a path").to_owned();
+    let chmod = |mode: &str| {
+        let changed = std::process::Command::new("chmod")
+            .args([mode, &key])
+            .status();
+        assert!(changed.expect("chmod runs").success());
+    };
+    chmod("644");
+    let text = std::fs::read_to_string(&config).expect("a file");
+    let other = text.replace(
+        "advertise_addr = \"127.0.0.1:",
+        "advertise_addr = \"node2.example:",
+    );
+    let broken = home.path().join("broken.toml");
+    std::fs::write(&broken, other).expect("a file");
+    let broken = broken.to_str().expect("text");
+    let run = home
+        .run(&["doctor", "--config", broken, "--json"])
+        .expect(1);
+    let report = run.json();
+    let bad = |subject: &str| (subject.to_owned(), "bad".to_owned());
+    assert!(found(&report, "keys").contains(&bad(&key)), "{report}");
+    assert_eq!(found(&report, "names"), [bad("node2.example")]);
+    assert_eq!(report["bad"], 2, "{report}");
+    let advice = report["findings"][0]["advice"].as_str().expect("text");
+    assert!(!advice.is_empty());
+    chmod("600");
+    home.run(&["doctor", "--config", "no-such-file"]).expect(1);
+
+    // A node that is gone is missed by name, and by the others.
+    home.run(&["drain", "--node", "node4"]).expect(0);
+    until("node4 to be missed", || {
+        let run = home.run(&["doctor", "--all", "--json"]);
+        let report = run.json();
+        let missed = found(&report, "node") == [bad("node4")];
+        let by_others = found(&report, "streams").len() == 3;
+        (run.code == 1 && missed && by_others).then_some(())
+    });
+    assert_eq!(dev.terminate(), 0);
+}
+
+#[test]
+fn the_monitor_prints_lines_without_a_terminal_and_goes_on_when_the_node_is_gone() {
+    let home = Home::new();
+    let dev = dev(&home);
+    home.run(&["vote", "tx_001", "--value", "42"]).expect(0);
+    let look = json(&home, &["monitor", "--count", "1"]);
+    fields(
+        &look,
+        &["time_ms", "node", "info", "peers", "trustees", "ballots"],
+    );
+    assert_eq!(look["ballots"][0]["tx_id"], "tx_001");
+    let text = home
+        .run(&[
+            "monitor",
+            "--interval",
+            "1",
+            "--count",
+            "2",
+            "--node",
+            "node2",
+        ])
+        .expect(0)
+        .stdout;
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for line in lines {
+        assert!(
+            line.contains("node2") && line.contains("COLLECTING 1"),
+            "{line}"
+        );
+    }
+    let mut monitor = home.command();
+    let monitor = monitor
+        .args(["monitor", "--interval", "1", "--json"])
+        .stdout(std::process::Stdio::piped());
+    let mut monitor = monitor.spawn().expect("the binary runs");
+    let output = monitor.stdout.take().expect("its output");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(output));
+    let mut next = || -> Value {
+        let line = lines.next().expect("a line").expect("text");
+        serde_json::from_str(&line).expect("JSON")
+    };
+    assert_eq!(next()["node"], "node1");
+    assert_eq!(dev.terminate(), 0);
+    let lost = until("the node to be missed", || {
+        let look = next();
+        look.get("error").is_some().then_some(look)
+    });
+    fields(&lost, &["time_ms", "node", "error"]);
+    common::signal(monitor.id().into(), "TERM");
+    let ended = until("the monitor to end", || {
+        monitor.try_wait().expect("a child")
+    });
+    assert_eq!(ended.code(), Some(0));
+    // Nobody there from the start is a failure, as everywhere.
+    home.run(&["monitor"]).expect(3);
+}

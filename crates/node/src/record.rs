@@ -63,6 +63,54 @@ pub async fn open_record(config: Config) -> Result<Arc<dyn AuditStore>, StartErr
     .await
 }
 
+/// The rules that a node's configuration names, checked against what it pins and says.
+///
+/// # Errors
+/// [`StartError`], for instance when they are of another cluster.
+pub fn rules_of_config(config: &Config) -> Result<Arc<Rules>, StartError> {
+    let consensus = &config.consensus;
+    let verifier = CachedVerifier::default();
+    let (_, all) = read_rules(&consensus.rules_path, consensus.cluster_id, &verifier)?;
+    let rules = all.last().cloned().ok_or_else(|| StartError::Rules {
+        path: consensus.rules_path.clone(),
+        reason: "holds no rules document".to_owned(),
+    })?;
+    config.check(&rules)?;
+    Ok(rules)
+}
+
+/// What keeps the board, as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoardLook {
+    /// "embedded", "etcd".
+    pub backend: &'static str,
+    /// The board's head.
+    pub head: u64,
+    /// What is wrong with members of it, each in one sentence.
+    pub trouble: Vec<String>,
+}
+
+/// Asks what keeps the board where it ends and how its members are; nodes may be
+/// running.
+///
+/// # Errors
+/// [`StartError`] when it cannot be had.
+pub async fn look_at_board(config: Config) -> Result<BoardLook, StartError> {
+    let opened = blocking(move || {
+        let verifier = Arc::new(CachedVerifier::default());
+        let (genesis, _) = rules_of(&config, &verifier)?;
+        open_board(&config.storage, &genesis, &verifier)
+    });
+    let board = opened.await?;
+    let members = board.members().await.into_iter();
+    let trouble = members.filter_map(|m| Some(format!("{}: {}", m.endpoint, m.trouble?)));
+    Ok(BoardLook {
+        backend: board.backend(),
+        head: board.head().await?,
+        trouble: trouble.collect(),
+    })
+}
+
 pub(crate) async fn blocking<T: Send + 'static>(
     open: impl FnOnce() -> Result<T, StartError> + Send + 'static,
 ) -> Result<T, StartError> {
