@@ -12,6 +12,9 @@ use crossterm::terminal::{
 
 use crate::failure::{Failure, Outcome};
 
+/// How high a terminal is that does not say it.
+const USUAL_HEIGHT: u16 = 24;
+
 /// The whole terminal, until it is dropped.
 pub(crate) struct Screen;
 
@@ -40,7 +43,9 @@ impl Screen {
     /// # Errors
     /// When the terminal is gone.
     pub(crate) fn draw(&self, lines: &[String]) -> Outcome {
-        let height = terminal::size().map_or(24, |(_, height)| height);
+        // Some terminals do not know their size.
+        let height = terminal::size().map_or(0, |(_, height)| height);
+        let height = if height == 0 { USUAL_HEIGHT } else { height };
         draw(&mut io::stdout().lock(), lines, height).map_err(|e| cannot(&e))
     }
 }

@@ -503,3 +503,53 @@ fn the_monitor_prints_lines_without_a_terminal_and_goes_on_when_the_node_is_gone
     // Nobody there from the start is a failure, as everywhere.
     home.run(&["monitor"]).expect(3);
 }
+
+#[test]
+fn on_a_terminal_the_monitor_draws_a_screen_and_q_gives_it_back() {
+    use std::io::{Read as _, Write as _};
+
+    let home = Home::new();
+    let dev = dev(&home);
+    // `script` gives a command a terminal; it is in every Debian.
+    let line = format!("{} monitor --interval 1", env!("CARGO_BIN_EXE_quorate"));
+    let mut script = home.command_of("script");
+    let script = script
+        .args(["-qec", &line, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
+    let mut script = script.spawn().expect("script runs");
+    let mut keys = script.stdin.take().expect("its input");
+    let mut output = script.stdout.take().expect("its output");
+    let (piece, pieces) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = output.read(&mut buffer) {
+            if piece.send(buffer[..count].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    let mut shown = String::new();
+    // Drawn twice: a key that is pressed between two looks counts.
+    while shown.matches("q ends it").count() < 2 {
+        let piece = pieces.recv_timeout(PATIENCE).expect("a screen");
+        shown += &String::from_utf8_lossy(&piece);
+    }
+    assert!(
+        shown.contains("\u{1b}[?1049h") && shown.contains("trustees"),
+        "{shown}"
+    );
+    keys.write_all(b"q").expect("a key");
+    let ended = until("the monitor to end", || script.try_wait().expect("a child"));
+    assert_eq!(ended.code(), Some(0));
+    reader.join().expect("the reader ends");
+    for piece in pieces {
+        shown += &String::from_utf8_lossy(&piece);
+    }
+    assert!(
+        shown.contains("\u{1b}[?1049l"),
+        "the terminal is not given back"
+    );
+    assert_eq!(dev.terminate(), 0);
+}

@@ -1,5 +1,6 @@
 //! `quorate monitor`: a live view of one node: ballots, trustees, bans, queues.
 
+use std::io::Read as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +9,7 @@ use quorate_wire::v1::{
     TrusteeReputation,
 };
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
+use tokio::sync::oneshot;
 
 use super::info::how_it_is;
 use super::peers::stream_word;
@@ -69,7 +70,10 @@ pub(crate) async fn run(args: MonitorArgs, out: Out) -> Outcome {
     };
     let told_to_stop = signals::until_terminated();
     tokio::pin!(told_to_stop);
-    let mut keys = Keys(screen.is_some());
+    let mut keys = match screen.is_some() {
+        true => Keys::read(),
+        false => Keys(None),
+    };
     let mut looks = 1;
     loop {
         match &screen {
@@ -108,29 +112,33 @@ async fn look(operator: &Operator, client: &Client) -> Outcome<Look> {
     })
 }
 
-/// Keys that are pressed, where a terminal gives them one by one.
-struct Keys(bool);
+/// The key that ends the view, where a terminal gives keys one by one.
+struct Keys(Option<oneshot::Receiver<()>>);
 
 impl Keys {
+    /// Reads keys in a thread of its own: a read cannot be taken back, and ends with the
+    /// process.
+    fn read() -> Self {
+        let (end, ended) = oneshot::channel();
+        std::thread::spawn(move || {
+            for key in std::io::stdin().lock().bytes() {
+                // 3 is Ctrl-C, 4 is Ctrl-D.
+                if matches!(key, Ok(b'q' | b'Q' | 3 | 4) | Err(_)) {
+                    break;
+                }
+            }
+            // Who drew the view may have ended already.
+            let _ = end.send(());
+        });
+        Self(Some(ended))
+    }
+
     /// Waits for q, Ctrl-C or the end of the input.
     async fn until_end(&mut self) {
-        if !self.0 {
-            return std::future::pending().await;
-        }
-        let mut keys = [0; 16];
-        loop {
-            match tokio::io::stdin().read(&mut keys).await {
-                Ok(count) if count > 0 => {
-                    // 3 is Ctrl-C, 4 is Ctrl-D.
-                    if keys[..count]
-                        .iter()
-                        .any(|key| matches!(key, b'q' | b'Q' | 3 | 4))
-                    {
-                        return;
-                    }
-                }
-                _ => return,
-            }
+        match &mut self.0 {
+            // Sent or dropped, it is the end.
+            Some(ended) => drop(ended.await),
+            None => std::future::pending().await,
         }
     }
 }

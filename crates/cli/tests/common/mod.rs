@@ -74,7 +74,12 @@ impl Home {
 
     /// The binary, in this home, with nothing of the surroundings' settings.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        self.command_of(env!("CARGO_BIN_EXE_quorate"))
+    }
+
+    /// The same for another program.
+    pub(crate) fn command_of(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if name.starts_with("QUORATE_") || name.starts_with("XDG_") || name == "RUST_LOG" {
