@@ -83,6 +83,7 @@ for number in $(seq 1 "$nodes"); do
     once "$dir/$id.csr" "$quorate" certs request --cluster "$cluster" --node-id "$id" --dir "$dir" ${sans[@]+"${sans[@]}"}
     once "$dir/$id.crt" "$quorate" certs sign --node-id "$id" --dir "$dir" ${sans[@]+"${sans[@]}"}
     once "$dir/$id-client.crt" "$quorate" certs issue --node-id "$id" --name "$id-client" --dir "$dir"
+    once "$dir/$id-operator.crt" "$quorate" certs issue --node-id "$id" --name "$id-operator" --role operator --dir "$dir"
     members+=("$dir/$id.member")
 done
 once "$dir/genesis.rules" "$quorate" rules init --cluster "$cluster" --threshold "$threshold" \
