@@ -178,3 +178,64 @@ fn what_is_revoked_is_on_its_ca_s_list_and_not_renewed() {
     home.run(&["certs", "revoke"]).expect(2);
     home.run(&["certs", "revoke", "--serial", "xyz"]).expect(2);
 }
+
+#[test]
+fn every_place_can_be_named() {
+    let home = enrolled();
+    std::fs::rename(home.path().join("certs"), home.path().join("ca")).expect("moved");
+    let alone = home.path().join("mine.crt");
+    std::fs::copy(home.path().join("ca/alone.crt"), &alone).expect("copied");
+    let renew = [
+        "certs", "renew", "mine.crt", "--dir", "ca", "-o", "new.crt", "--json",
+    ];
+    let made = home.run(&renew).expect(0).json();
+    assert_eq!(made["cert"], "new.crt");
+    let serial = |file: &str| show(&home, file)["serial"].clone();
+    assert_ne!(serial("new.crt"), serial("mine.crt"));
+
+    let revoke = [
+        "certs", "revoke", "mine.crt", "--dir", "ca", "--crl", "a.crl",
+    ];
+    let revoked = home
+        .run(&[&revoke[..], &["--days", "3", "--json"]].concat())
+        .expect(0)
+        .json();
+    assert_eq!(revoked["crl"], "a.crl");
+    let lasts = |list: &Value| {
+        let next = list["next_update_ms"].as_u64().expect("an end");
+        next - list["this_update_ms"].as_u64().expect("a beginning")
+    };
+    assert_eq!(lasts(&revoked["list"]), 3 * 86_400_000 + 300_000);
+    // The list of the trustee's own CA goes beside it, and each is renewed for itself.
+    let own = [
+        "certs",
+        "crl",
+        "--node-id",
+        "alone",
+        "--dir",
+        "ca",
+        "--crl",
+        "a.crl",
+    ];
+    home.run(&[&own[..], &["--renew"]].concat()).expect(0);
+    let both = home.run(&["certs", "crl", "--crl", "a.crl", "--json"]);
+    let both = both.expect(0).json();
+    let numbers = |lists: &Value| {
+        let lists = lists["lists"].as_array().expect("lists");
+        let of = |list: &Value| {
+            let revoked = list["revoked"].as_array().map(Vec::len);
+            (list["number"].as_u64(), revoked)
+        };
+        let mut numbers: Vec<_> = lists.iter().map(of).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    assert_eq!(numbers(&both), [(Some(1), Some(0)), (Some(1), Some(1))]);
+    home.run(&["certs", "crl", "--renew", "--dir", "ca", "--crl", "a.crl"])
+        .expect(0);
+    let both = home.run(&["certs", "crl", "--crl", "a.crl", "--json"]);
+    assert_eq!(
+        numbers(&both.expect(0).json()),
+        [(Some(1), Some(0)), (Some(2), Some(1))]
+    );
+}

@@ -22,6 +22,7 @@ pub mod pki;
 mod places;
 mod refused;
 pub mod registry;
+mod stamps;
 mod verifier;
 
 pub use client::{

@@ -1,7 +1,6 @@
 //! A node's certificates in use: loaded from files, checked as the others will check
 //! them, and exchanged while running.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,6 +22,7 @@ use crate::identity::{self, Identity, Role, Serial};
 use crate::pki::authority::{AuthorityKind, AuthorityName};
 use crate::pki::inspect::{millis, serial};
 use crate::refused::words_of;
+use crate::stamps::{Stamps, stamps};
 use crate::verifier::{PeerVerifier, ServerVerifier};
 
 /// HTTP/2, as ALPN names it.
@@ -52,30 +52,6 @@ pub struct TlsMaterial {
     client: Arc<ClientTls>,
     /// The files as they were when they were last read, whether they were good or not.
     read: Mutex<Stamps>,
-}
-
-/// How files are told from what stood in their places before.
-type Stamps = Vec<Option<Stamp>>;
-
-/// One file: device, inode, length, and when it and its entry changed, in seconds and
-/// nanoseconds.
-type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
-
-/// Also follows links, so that files that are exchanged by turning a link are noticed.
-fn stamps(paths: &TlsPaths) -> Stamps {
-    let files = [Some(&paths.ca_cert), paths.clients_ca.as_ref()];
-    let files = files.into_iter().chain([
-        Some(&paths.node_cert),
-        Some(&paths.node_key),
-        paths.crl.as_ref(),
-    ]);
-    let stamp = |path: &PathBuf| {
-        let of = std::fs::metadata(path).ok()?;
-        let changed = (of.mtime(), of.mtime_nsec());
-        let moved = (of.ctime(), of.ctime_nsec());
-        Some((of.dev(), of.ino(), of.len(), changed, moved))
-    };
-    files.map(|path| path.and_then(stamp)).collect()
 }
 
 /// One consistent set.

@@ -412,9 +412,11 @@ fn config(
     let Ports { grpc: port, health } = ports;
     let node = layout.node(node_id);
     let path = |path: PathBuf| toml::Value::String(path.display().to_string());
+    // Two are enough, in case that one is down; from them it learns of the rest.
     let peers: Vec<_> = nodes
         .iter()
         .filter(|(peer, _)| peer != node_id)
+        .take(2)
         .map(|(peer, ports)| format!("\"{peer}@127.0.0.1:{}\"", ports.grpc))
         .collect();
     let board = match &plan.etcd {

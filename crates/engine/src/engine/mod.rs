@@ -1,9 +1,9 @@
 //! The engine: state, dispatch, timers. The rest is split by what it is about:
 //! [`start`] reads the board and puts the boot generation on it, [`log`] believes
 //! entries, [`clients`] takes votes in, [`peers`] speaks on streams, [`intake`] takes
-//! in what comes on them, [`addresses`] learns where members are reached, [`mesh`] says
-//! to whom statements go in a large cluster, [`duties`] asks the board for moves,
-//! [`verdicts`] signs
+//! in what comes on them, [`addresses`] learns where members are reached, [`versions`]
+//! agrees on a protocol version, [`mesh`] says to whom statements go in a large cluster,
+//! [`duties`] asks the board for moves, [`verdicts`] signs
 //! decisions, aborts, observations and accusations, [`submission`] walks the numbered
 //! steps to the chain, [`observer`] looks at it, [`operator`] does what operators ask.
 //!
@@ -27,6 +27,7 @@ mod peers;
 mod start;
 mod submission;
 mod verdicts;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -44,12 +45,7 @@ pub use load::Load;
 use local::Local;
 use peers::Stream;
 use start::Phase;
-
-/// The greatest protocol version that this engine speaks; 2 brought addresses.
-pub const PROTOCOL_VERSION: u32 = 2;
-
-/// The least protocol version that it speaks: the one before.
-pub const PROTOCOL_MIN: u32 = PROTOCOL_VERSION - 1;
+pub use versions::{PROTOCOL_MIN, PROTOCOL_VERSION};
 
 /// The least stagger between two ranks, in milliseconds.
 const LEAST_STAGGER_MS: u64 = 250;
@@ -250,14 +246,6 @@ impl Engine {
             out: Vec::new(),
             config,
         }
-    }
-
-    /// Lets it speak these protocol versions only, least and greatest, as an older or a
-    /// newer engine would: to try them against each other.
-    #[must_use]
-    pub fn speaking(mut self, least: u32, greatest: u32) -> Self {
-        self.speaks = (least, greatest);
-        self
     }
 
     /// Takes one event and gives what is to be done, in order.

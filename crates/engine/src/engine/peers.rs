@@ -26,7 +26,7 @@ use quorate_consensus::wire::{self, AccusationKind, Frame, GoodbyeReason, frame}
 
 use super::intake::Offence;
 use super::{Engine, Pending, Timer, addresses, mesh};
-use crate::api::{Alert, Effect, Now, StreamId};
+use crate::api::{Effect, Now, StreamId};
 
 /// The most statements in one frame that this engine sends; the driver's limit on a
 /// frame's bytes (1 MiB) is far above.
@@ -63,7 +63,7 @@ pub(super) struct Stream {
     /// The other end's, once its hello is heard.
     generation: u64,
     /// The protocol version that both ends speak; 0 until the hello was heard.
-    version: u32,
+    pub(super) version: u32,
     /// When everything was last sent because the peer asked, on the monotonic clock.
     resynced_mono: Option<u64>,
     greeting: Greeting,
@@ -336,20 +336,6 @@ impl Engine {
         self.establish(now, id);
     }
 
-    /// The greatest version that both ends speak.
-    fn common_version(&self, hello: &HelloBody) -> Option<u32> {
-        let version = self.speaks.1.min(hello.protocol_max);
-        (version >= self.speaks.0.max(hello.protocol_min)).then_some(version)
-    }
-
-    /// Tells an operator, once until there is a stream with this peer.
-    fn without_version(&mut self, peer: &NodeId, detail: String) {
-        if self.versionless.insert(peer.clone()) {
-            let node_id = peer.clone();
-            self.alert(Alert::NoCommonVersion { node_id, detail });
-        }
-    }
-
     /// Whether the other end of a stream knows frames with addresses.
     pub(super) fn knows_addresses(&self, id: StreamId) -> bool {
         let stream = self.streams.get(&id);
@@ -393,12 +379,6 @@ impl Engine {
             );
         }
         self.resend_everything(id);
-    }
-
-    /// The protocol version that is spoken with a member, if there is a stream with it.
-    pub fn version_with(&self, member: &NodeId) -> Option<u32> {
-        let stream = self.streams.get(self.peers.get(member)?)?;
-        Some(stream.version)
     }
 
     /// The peer broke the protocol: no more words with it, an alert, an accusation.

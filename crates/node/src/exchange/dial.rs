@@ -7,6 +7,8 @@
 //! | has a lower id | given a moment to dial us, then dialled: it may not know where we are |
 //! | is not there | dialled again after ever longer pauses; at once when it says that it is elsewhere |
 //!
+//! Should both dial at one moment all the same, the stream of the lower id is kept.
+//!
 //! Where it said itself that it is comes first, then the bootstrap peers. A bootstrap
 //! peer without an id is dialled while somebody is missing, whoever answers there.
 

@@ -88,21 +88,33 @@ impl Sessions {
         self
     }
 
+    /// Whether a stream that this node is about to open to a peer goes before one that
+    /// the peer opens now: of two that dial each other at one moment, the one with the
+    /// lower id. Else each would end the other's stream for its own.
+    pub(crate) fn goes_first(&self, peer: &NodeId) -> bool {
+        self.own < *peer && self.dialled.leads_to(peer) && !self.roster.is_connected(peer)
+    }
+
     fn next_stream(&self) -> StreamId {
         StreamId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 }
 
 /// The peers to whom a dialled stream leads.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct Dialled(Arc<Mutex<HashSet<NodeId>>>);
 
 /// A peer's place among them, given back when dropped.
+#[derive(Debug)]
 struct DialledPlace(Dialled, NodeId);
 
 impl Dialled {
     fn lock(&self) -> MutexGuard<'_, HashSet<NodeId>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leads_to(&self, node_id: &NodeId) -> bool {
+        self.lock().contains(node_id)
     }
 
     /// None when a stream leads there already.
@@ -201,5 +213,45 @@ impl Admission {
     /// Wakes when somebody's welcome changed.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_crypto::CachedVerifier;
+
+    fn id(text: &str) -> NodeId {
+        NodeId::new(text).unwrap()
+    }
+
+    /// Of two that dial each other, exactly one is let through.
+    #[tokio::test]
+    async fn of_two_that_dial_each_other_the_lower_id_goes_first() {
+        let sessions = |own: &str| {
+            let (mailbox, _) = Mailbox::new();
+            Sessions::new(
+                id(own),
+                mailbox,
+                Prewarmer::new(&[], Arc::new(CachedVerifier::default())),
+                Arc::new(Admission::new(Registry::new())),
+                Arc::default(),
+                std::num::NonZeroU32::MIN,
+                CancellationToken::new(),
+            )
+        };
+        let (a, b) = (sessions("a"), sessions("b"));
+        // Nobody dials: everybody is let in.
+        assert!(!a.goes_first(&id("b")) && !b.goes_first(&id("a")));
+        let (to_b, to_a) = (a.dialled.enter(&id("b")), b.dialled.enter(&id("a")));
+        assert!(to_b.is_some() && to_a.is_some());
+        assert!(a.goes_first(&id("b")) && !b.goes_first(&id("a")));
+        // With a stream that stands, a new one takes its place: the peer may have
+        // restarted, and the old one not have ended yet.
+        a.roster.connected([id("b")].iter());
+        assert!(!a.goes_first(&id("b")));
+        a.roster.connected([].iter());
+        drop(to_b);
+        assert!(!a.goes_first(&id("b")));
     }
 }

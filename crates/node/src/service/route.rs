@@ -6,6 +6,7 @@ use std::future::{Future, Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::v1::vote_service_server::{SERVICE_NAME, VoteServiceServer};
@@ -74,6 +75,13 @@ impl Open {
         let peer = peer.ok_or(ApiError::NoIdentity)?;
         if self.0.stopping.is_cancelled() {
             return Err(shutting_down());
+        }
+        if self.0.goes_first(&peer.identity.node_id) {
+            return Err(ApiError::Unavailable {
+                reason: "DIALLED",
+                why: "this node is opening a stream to the caller at this moment".to_owned(),
+                retry: Duration::from_secs(1),
+            });
         }
         let (outgoing, stream): (_, ReceiverStream<Bytes>) = Ends::outgoing();
         let incoming = request.into_inner();
