@@ -197,7 +197,7 @@ fn certificate(config: &Config, rules: Option<&Rules>, findings: &mut Findings) 
 /// Whoever dials checks that the certificate carries the name that was dialled.
 fn names(config: &Config, facts: &CertFacts, findings: &mut Findings) {
     let host = match &config.node.advertise_addr {
-        Some(address) => address.host.clone(),
+        Some(address) => address.host().to_owned(),
         None if config.node.listen_addr.ip().is_unspecified() => {
             return findings.warn(
                 "names",
