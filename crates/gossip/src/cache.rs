@@ -42,6 +42,8 @@ pub(crate) struct Cache<P, M> {
     kept: BTreeMap<MessageId, Kept<P, M>>,
     of_author: BTreeMap<P, Share>,
     bytes: usize,
+    /// The latest of them.
+    recent: VecDeque<MessageId>,
     /// What is to be announced, and when.
     due: BTreeSet<(u64, MessageId)>,
     seen: BTreeMap<MessageId, u64>,
@@ -54,6 +56,7 @@ impl<P: Clone + Ord, M: Clone> Cache<P, M> {
             kept: BTreeMap::new(),
             of_author: BTreeMap::new(),
             bytes: 0,
+            recent: VecDeque::new(),
             due: BTreeSet::new(),
             seen: BTreeMap::new(),
             seen_order: VecDeque::new(),
@@ -144,6 +147,16 @@ impl<P: Clone + Ord, M: Clone> Cache<P, M> {
             known_by: new.known_by,
         };
         self.kept.insert(new.id, kept);
+        self.recent.push_back(new.id);
+        if self.recent.len() > params.recent_in_frame {
+            self.recent.pop_front();
+        }
+    }
+
+    /// The latest messages that are kept, as far as they share in announcements of
+    /// others.
+    pub(crate) fn recent(&self) -> impl Iterator<Item = &MessageId> {
+        self.recent.iter().filter(|id| self.kept.contains_key(id))
     }
 
     fn drop_kept(&mut self, id: &MessageId) {

@@ -4,11 +4,11 @@
 //!
 //! | heard | done |
 //! |---|---|
-//! | a new message, from anybody | kept; pushed to the mesh, but not to those that have it; announced in each round to a few that are not in the mesh |
+//! | a new message, from anybody | kept; pushed to the mesh, but not to those that have it (one of this node's own to some others too); announced in each round to a few that are not in the mesh |
 //! | a known one | its sender is known to have it |
 //! | an announcement | what is not known is waited for a moment, then requested of the announcer with the best score, then of the next one |
 //! | a request | what is kept is sent, up to a quota |
-//! | a graft | taken into the mesh, and told of the latest messages; pruned at once when the mesh is full, the score below the floor, or the backoff not over |
+//! | a graft | taken into the mesh, and told of the latest messages; pruned at once when the score is below the floor, the backoff not over, or the mesh full of peers that are of use |
 //! | a prune | out of the mesh for as long as it says |
 //! | a heartbeat | scores one step nearer to nothing; who is below the floor, or says nothing while others do, is pruned; one peer is grafted while there are too few |
 
@@ -148,12 +148,13 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
 
     /// A peer can be spoken with. Call it for members only: what is known of a peer
     /// stays when its stream ends. A `fresh` one knows nothing of this node: it has
-    /// started anew. Another one that was away for a short time has its place in the
-    /// mesh still, and is told of what it may have missed.
+    /// started anew. One that was away for a short time has its place in the mesh still.
+    /// Whoever may have missed something is told of the latest messages: a peer in the
+    /// mesh, and anybody who was away for long.
     pub fn peer_up(&mut self, now_ms: u64, peer: P, fresh: bool) {
         let known = self.peers.entry(peer.clone()).or_default();
-        known.up(fresh, self.params.patience);
-        if known.is_in_mesh() {
+        let short = known.up(fresh, self.params.patience);
+        if known.is_in_mesh() || !short {
             self.catch_up(&peer);
         }
         let small = self.degree() < self.params.degree_least;
@@ -203,7 +204,7 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
         let mut known_by: BTreeSet<P> = self.wants.came(&id).into_iter().collect();
         known_by.extend(from.cloned());
         known_by.insert(author.clone());
-        for to in self.eager() {
+        for to in self.eager(from.is_none()) {
             if !known_by.contains(&to) {
                 self.counts.pushed += 1;
                 self.sends.entry(to).or_default().push(message.clone());
@@ -296,7 +297,9 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
             if self.cache.has_seen(id) {
                 self.cache.known_by(&self.params, id, from);
             } else if believed {
-                self.wants.announced(&self.params, now_ms, *id, from);
+                let peers = &self.peers;
+                let score = |peer: &P| peers.get(peer).map_or(0, Peer::score);
+                self.wants.announced(&self.params, now_ms, *id, from, score);
             }
         }
     }
@@ -322,10 +325,6 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
 
     /// A peer wants to be in the mesh.
     pub fn grafted(&mut self, now_ms: u64, from: &P) {
-        let room = self.params.degree_most - self.params.degree_own;
-        let grafted = |peer: &&Peer| peer.is_in_mesh() && !peer.chosen;
-        let full = self.degree() >= self.params.degree_most
-            || self.peers.values().filter(grafted).count() >= room;
         let Some(peer) = self.peers.get_mut(from).filter(|peer| peer.connected) else {
             return;
         };
@@ -337,12 +336,31 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
         if rude {
             peer.add(RUDE_GRAFT);
         }
-        if early || full || !peer.is_good() {
+        if early || !peer.is_good() || !self.makes_room(now_ms) {
             self.prune(now_ms, from);
-        } else {
-            peer.enters_mesh(false);
-            self.catch_up(from);
+            return;
         }
+        if let Some(peer) = self.peers.get_mut(from) {
+            peer.enters_mesh(false);
+        }
+        self.catch_up(from);
+    }
+
+    /// Whether there is room in the mesh for one more that grafts. In a full one a peer
+    /// that has brought nothing yet gives its place up: or whoever grafts first, and
+    /// brings nothing, would keep the others out.
+    fn makes_room(&mut self, now_ms: u64) -> bool {
+        let room = self.params.degree_most - self.params.degree_own;
+        let guests = self.those(|peer| peer.is_in_mesh() && !peer.chosen);
+        if guests.len() < room && self.degree() < self.params.degree_most {
+            return true;
+        }
+        let idle = self.those(|peer| peer.is_in_mesh() && !peer.chosen && peer.delivered == 0);
+        let Some(idle) = self.rng.pick(idle, 1).pop() else {
+            return false;
+        };
+        self.prune(now_ms, &idle);
+        true
     }
 
     /// A peer wants to be in the mesh no more.
@@ -427,12 +445,18 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
         (self.params.cache_most / authors).max(SHARE_LEAST)
     }
 
-    /// Whom news is pushed to: the mesh, and others while that is too small.
-    fn eager(&mut self) -> Vec<P> {
+    /// Whom news is pushed to: the mesh, and others while that is too small. What is
+    /// this node's own goes to others too, lest a mesh of liars keep it back.
+    fn eager(&mut self, own: bool) -> Vec<P> {
         let mut to = self.mesh_peers();
-        if to.len() < self.params.degree_least {
-            to.extend(self.lazy(self.params.degree - to.len()));
-        }
+        let wanted = if own {
+            self.params.degree_most
+        } else if to.len() < self.params.degree_least {
+            self.params.degree
+        } else {
+            0
+        };
+        to.extend(self.lazy(wanted.saturating_sub(to.len())));
         to
     }
 
@@ -452,7 +476,18 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
         }
         for peer in to {
             let unknown = |id: &&MessageId| !self.cache.is_known_by(id, &peer);
-            let news: Vec<_> = ids.iter().filter(unknown).copied().collect();
+            let mut news: Vec<_> = ids.iter().filter(unknown).copied().collect();
+            if !news.is_empty() {
+                let room = self.params.recent_in_frame.saturating_sub(news.len());
+                let older = self.cache.recent().filter(|id| !ids.contains(id));
+                news.extend(
+                    older
+                        .filter(unknown)
+                        .copied()
+                        .take(room)
+                        .collect::<Vec<_>>(),
+                );
+            }
             self.announce(peer, &news);
         }
         self.cache.announced(&self.params, ids);

@@ -30,13 +30,16 @@ pub struct Params {
     pub lazy_most: usize,
     /// One more peer is told for so many ids that there are to tell.
     pub ids_per_peer: usize,
+    /// An announcement with fewer ids is filled up to so many with the latest ones, whose
+    /// rounds are over: it costs no frame.
+    pub recent_in_frame: usize,
     /// How long an announced message is waited for before it is requested: its push
     /// may be under way.
     pub pull_wait_ms: u64,
     /// How long a requested message is waited for before another peer is asked.
     pub pull_retry_ms: u64,
     /// How often a message is requested before it is given up, until it is announced
-    /// again.
+    /// again; of one peer twice at most.
     pub pulls_most: usize,
     /// After a prune neither end grafts the other for so long.
     pub backoff_ms: u64,
@@ -75,9 +78,10 @@ impl Default for Params {
             rounds_ms: [200, 800, 3_200],
             lazy_most: 6,
             ids_per_peer: 4,
+            recent_in_frame: 128,
             pull_wait_ms: 50,
             pull_retry_ms: 500,
-            pulls_most: 6,
+            pulls_most: 10,
             backoff_ms: 60_000,
             patience: 10,
             cache_ms: 60_000,
@@ -88,7 +92,7 @@ impl Default for Params {
             wanted_of_peer: 512,
             ids_in_frame: 512,
             served_to_peer: 1_024,
-            silent_after: 24,
+            silent_after: 16,
         }
     }
 }

@@ -53,11 +53,13 @@ impl Peer {
         self.connected && self.score >= SCORE_FLOOR
     }
 
-    /// It can be spoken with. After a short time it is where it was.
-    pub(crate) fn up(&mut self, fresh: bool, patience: u32) {
+    /// It can be spoken with. After a short time, which this says, it is where it was.
+    pub(crate) fn up(&mut self, fresh: bool, patience: u32) -> bool {
+        let short = !fresh && self.down < patience;
         self.connected = true;
-        self.grafted &= !fresh && self.down < patience;
+        self.grafted &= short;
         self.down = 0;
+        short
     }
 
     /// It is in the mesh, and can be spoken with.

@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::params::{MessageId, Params};
 
 /// How many announcers of one message are remembered.
-const ANNOUNCERS: usize = 8;
+const ANNOUNCERS: usize = 32;
+
+/// How often one announcer is asked for the same message: once more, as the request or
+/// the answer may have been lost.
+const ASKED_MOST: usize = 2;
 
 /// A message that is wanted.
 #[derive(Clone, Debug)]
 struct Want<P> {
-    /// Who announced it, in that order; who was asked already is at the end.
-    announcers: Vec<P>,
+    /// Who announced it, in that order, and how often each was asked.
+    announcers: Vec<(P, usize)>,
     /// Counted against this peer's quota: who announced it first.
     quota: P,
     asked: Option<P>,
@@ -50,14 +54,33 @@ impl<P: Clone + Ord> Wants<P> {
         self.wants.len()
     }
 
-    /// A peer says that it has a message which this node has not.
-    pub(crate) fn announced(&mut self, params: &Params, now_ms: u64, id: MessageId, from: &P) {
+    /// A peer says that it has a message which this node has not. The least of those
+    /// that were not asked makes room for a better one: whoever announces first must not
+    /// be all that is asked.
+    pub(crate) fn announced(
+        &mut self,
+        params: &Params,
+        now_ms: u64,
+        id: MessageId,
+        from: &P,
+        score: impl Fn(&P) -> i32,
+    ) {
         if let Some(want) = self.wants.get_mut(&id) {
-            if want.announcers.len() < ANNOUNCERS && !want.announcers.contains(from) {
-                // Before those that were asked.
-                let fresh = want.announcers.len() - want.times.min(want.announcers.len());
-                want.announcers.insert(fresh, from.clone());
+            if want.announcers.iter().any(|(peer, _)| peer == from) {
+                return;
             }
+            if want.announcers.len() >= ANNOUNCERS {
+                let unasked = want.announcers.iter().enumerate();
+                let unasked = unasked.filter(|(_, (_, asked))| *asked == 0);
+                let least = unasked.min_by_key(|(_, (peer, _))| score(peer));
+                match least.map(|(at, (peer, _))| (at, score(peer))) {
+                    Some((at, least)) if least < score(from) => {
+                        want.announcers.remove(at);
+                    }
+                    _ => return,
+                }
+            }
+            want.announcers.push((from.clone(), 0));
             return;
         }
         let count = self.of_peer.entry(from.clone()).or_default();
@@ -68,7 +91,7 @@ impl<P: Clone + Ord> Wants<P> {
         let due_ms = now_ms + params.pull_wait_ms;
         self.due.insert((due_ms, id));
         let want = Want {
-            announcers: vec![from.clone()],
+            announcers: vec![(from.clone(), 0)],
             quota: from.clone(),
             asked: None,
             times: 0,
@@ -79,7 +102,10 @@ impl<P: Clone + Ord> Wants<P> {
 
     /// A message came: gives who announced it.
     pub(crate) fn came(&mut self, id: &MessageId) -> Vec<P> {
-        self.remove(id).map_or_else(Vec::new, |w| w.announcers)
+        let announcers = self
+            .remove(id)
+            .map_or_else(Vec::new, |want| want.announcers);
+        announcers.into_iter().map(|(peer, _)| peer).collect()
     }
 
     fn remove(&mut self, id: &MessageId) -> Option<Want<P>> {
@@ -110,23 +136,20 @@ impl<P: Clone + Ord> Wants<P> {
         self.due.remove(&(at, id));
         let want = self.wants.get_mut(&id)?;
         let broken_by = want.asked.take();
-        // Those not asked yet first, the best of them before the others.
-        let fresh = want.announcers.len() - want.times.min(want.announcers.len());
-        let best = |range: &[P]| {
-            let able = range.iter().enumerate();
-            let able = able.filter_map(|(i, peer)| Some((score(peer)?, std::cmp::Reverse(i))));
-            able.max().map(|(_, std::cmp::Reverse(i))| i)
-        };
-        let again = || {
-            want.announcers
-                .iter()
-                .position(|peer| score(peer).is_some())
-        };
-        let chosen = best(&want.announcers[..fresh]).or_else(again);
-        let of = match chosen {
-            Some(i) if want.times < params.pulls_most => {
-                let peer = want.announcers.remove(i);
-                want.announcers.push(peer.clone());
+        // Those not asked yet first, the best of them before the others. Among equals the
+        // id's bytes choose: liars that announced before everybody else would otherwise
+        // be asked one after the other, and for every message the same one first.
+        let turn = |at: usize| id.0[at % id.0.len()];
+        let able = want.announcers.iter().enumerate();
+        let able = able.filter(|(_, (_, asked))| *asked < ASKED_MOST);
+        let able = able.filter_map(|(at, (peer, asked))| {
+            Some((*asked, std::cmp::Reverse(score(peer)?), turn(at), at))
+        });
+        let of = match able.min() {
+            Some((_, _, _, at)) if want.times < params.pulls_most => {
+                let (peer, asked) = &mut want.announcers[at];
+                *asked += 1;
+                let peer = peer.clone();
                 want.times += 1;
                 want.asked = Some(peer.clone());
                 want.due_ms = now_ms + params.pull_retry_ms;
@@ -150,13 +173,10 @@ mod tests {
 
     #[test]
     fn one_announcer_after_the_other_is_asked_and_then_it_is_given_up() {
-        let params = Params {
-            pulls_most: 4,
-            ..Params::default()
-        };
+        let params = Params::default();
         let mut wants = Wants::new();
         for peer in [1, 2, 3] {
-            wants.announced(&params, 0, ID, &peer);
+            wants.announced(&params, 0, ID, &peer, |_| 0);
         }
         let score = |peer: &u8| (*peer != 3).then_some(i32::from(*peer));
         assert_eq!(wants.due(&params, params.pull_wait_ms - 1, score), None);
@@ -181,6 +201,20 @@ mod tests {
     }
 
     #[test]
+    fn who_announces_first_does_not_keep_better_ones_out() {
+        let params = Params::default();
+        let mut wants = Wants::new();
+        let score = |peer: &u8| if *peer == 99 { 1 } else { 0 };
+        for liar in 0..50 {
+            wants.announced(&params, 0, ID, &liar, score);
+        }
+        wants.announced(&params, 10, ID, &99, score);
+        let ask = wants.due(&params, 50, |peer| Some(score(peer))).unwrap();
+        assert_eq!(ask.of, Some(99));
+        assert_eq!(wants.came(&ID).len(), ANNOUNCERS);
+    }
+
+    #[test]
     fn a_peer_fills_its_own_quota() {
         let params = Params {
             wanted_of_peer: 10,
@@ -188,13 +222,13 @@ mod tests {
         };
         let mut wants = Wants::new();
         for n in 0..100 {
-            wants.announced(&params, 0, MessageId([n; 32]), &1);
+            wants.announced(&params, 0, MessageId([n; 32]), &1, |_| 0);
         }
-        wants.announced(&params, 0, MessageId([200; 32]), &2);
+        wants.announced(&params, 0, MessageId([200; 32]), &2, |_| 0);
         assert_eq!(wants.len(), 11);
         assert_eq!(wants.came(&MessageId([200; 32])), [2]);
         assert_eq!(wants.came(&MessageId([0; 32])), [1]);
-        wants.announced(&params, 0, MessageId([99; 32]), &1);
+        wants.announced(&params, 0, MessageId([99; 32]), &1, |_| 0);
         assert_eq!(wants.len(), 10);
     }
 }

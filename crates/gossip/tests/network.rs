@@ -16,10 +16,20 @@ type Node = usize;
 /// A frame, on its way or as it is.
 type Frame = Output<Node, u64>;
 
+/// What the last nodes do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bad {
+    /// Take everything and say nothing.
+    Silent,
+    /// Graft everybody again and again, announce to everybody whatever they hear of, and
+    /// deliver nothing.
+    Greedy,
+}
+
+/// As even as a digest.
 fn id(n: u64) -> MessageId {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&n.to_be_bytes());
-    MessageId(bytes)
+    let mut rng = fastrand::Rng::with_seed(n);
+    MessageId(std::array::from_fn(|_| rng.u8(..)))
 }
 
 /// What was sent, lost frames included. A frame with five messages counts five times
@@ -42,6 +52,9 @@ impl Cost {
 struct Net {
     nodes: Vec<Mesh<Node, u64>>,
     silent: BTreeSet<Node>,
+    bad: Bad,
+    /// Frames between the first so many nodes and the others are lost.
+    split: Option<Node>,
     /// When each node wants to be woken.
     wakes: BTreeSet<(u64, Node)>,
     wake_of: Vec<Option<u64>>,
@@ -72,6 +85,8 @@ impl Net {
             wake_of: vec![None; n],
             nodes,
             silent: (n - silent..n).collect(),
+            bad: Bad::Silent,
+            split: None,
             rng,
             now: 200,
             queue: BTreeMap::new(),
@@ -121,10 +136,35 @@ impl Net {
                     *to
                 }
             };
-            if self.rng.f64() >= self.lost {
-                let at = self.now + self.rng.u64(5..=40);
-                self.number += 1;
-                self.queue.insert((at, self.number), (to, from, frame));
+            self.send(to, from, frame);
+        }
+    }
+
+    fn send(&mut self, to: Node, from: Node, frame: Frame) {
+        let apart = |split: Node| (from < split) != (to < split);
+        if self.rng.f64() >= self.lost && !self.split.is_some_and(apart) {
+            let at = self.now + self.rng.u64(5..=40);
+            self.number += 1;
+            self.queue.insert((at, self.number), (to, from, frame));
+        }
+    }
+
+    /// What greedy nodes do with what they hear.
+    fn greedy(&mut self, liar: Node, frame: Frame) {
+        let Output::Send { messages, .. } = frame else {
+            return;
+        };
+        let ids: Vec<MessageId> = messages.into_iter().map(id).collect();
+        for to in self.honest() {
+            let ids = ids.clone();
+            self.send(to, liar, Output::Announce { to, ids });
+        }
+    }
+
+    fn graft_everybody(&mut self) {
+        for liar in self.silent.clone() {
+            for to in self.honest() {
+                self.send(to, liar, Output::Graft { to });
             }
         }
     }
@@ -136,6 +176,10 @@ impl Net {
     }
 
     fn hear(&mut self, to: Node, from: Node, frame: Frame) {
+        if self.bad == Bad::Greedy && self.silent.contains(&to) {
+            self.greedy(to, frame);
+            return;
+        }
         let now = self.now;
         let node = &mut self.nodes[to];
         match frame {
@@ -290,4 +334,75 @@ fn lone_votes_are_everywhere_too_and_cost_no_more() {
     );
     assert_eq!(lacking, 0);
     assert!(net.cost.messages() / 40 <= 700);
+}
+
+#[test]
+fn who_grafts_everybody_and_delivers_nothing_keeps_nothing_from_anybody() {
+    let mut net = Net::new(21, 100, 16, 0.2);
+    net.bad = Bad::Greedy;
+    net.graft_everybody();
+    net.run(5_000);
+    for number in 1..=2 {
+        net.graft_everybody();
+        net.cost = Cost::default();
+        let messages = ballot(&mut net, number);
+        net.run(net.now + 10_000);
+        let lacking: usize = messages.iter().map(|m| net.lacking(*m)).sum();
+        let times: Vec<u64> = messages.iter().map(|m| net.took(*m)).collect();
+        println!(
+            "ballot {number}: {lacking} lacking, {} messages a vote ({:?}), p50 {} ms, most {} ms",
+            net.cost.messages() / 84,
+            net.cost,
+            percentile(times.clone(), 50),
+            percentile(times, 100)
+        );
+        assert_eq!(lacking, 0);
+    }
+    // By now they are in few meshes.
+    let liars = net.silent.clone();
+    let places = net.honest().into_iter().map(|node| {
+        let mesh = net.nodes[node].mesh_peers();
+        mesh.iter().filter(|peer| liars.contains(peer)).count()
+    });
+    let places: usize = places.sum();
+    println!("{places} places in the meshes of 84");
+    assert!(places <= 84, "{places}");
+}
+
+#[test]
+fn after_a_partition_everything_comes_to_both_sides() {
+    let mut net = Net::new(31, 40, 0, 0.0);
+    net.run(5_000);
+    net.split = Some(20);
+    for a in 0..40 {
+        for b in (0..40).filter(|b| (*b < 20) != (a < 20)) {
+            net.nodes[a].peer_down(&b);
+        }
+        net.carry(a);
+    }
+    let messages = ballot(&mut net, 1);
+    net.run(net.now + 20_000);
+    let lacking: usize = messages.iter().map(|m| net.lacking(*m)).sum();
+    assert_eq!(lacking, 40 * 20, "nothing went over");
+    // The streams come up again, and each end is who it was.
+    net.split = None;
+    for a in 0..40 {
+        for b in (0..40).filter(|b| (*b < 20) != (a < 20)) {
+            let now = net.now;
+            net.nodes[a].peer_up(now, b, false);
+        }
+        net.carry(a);
+    }
+    let healed = net.now;
+    net.run(healed + 10_000);
+    let lacking: usize = messages.iter().map(|m| net.lacking(*m)).sum();
+    assert_eq!(lacking, 0);
+    let last = messages
+        .iter()
+        .map(|m| net.had.range((*m, 0)..(*m + 1, 0)).map(|(_, at)| *at).max());
+    let last = last.flatten().max().unwrap();
+    println!(
+        "everything everywhere {} ms after the streams stand again",
+        last - healed
+    );
 }
