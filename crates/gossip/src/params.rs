@@ -62,6 +62,8 @@ pub struct Params {
     pub ids_in_frame: usize,
     /// The most messages that one peer gets on request between two heartbeats.
     pub served_to_peer: u32,
+    /// The most messages of one author that go on between two heartbeats.
+    pub relayed_of_author: u32,
     /// Who has said nothing in the mesh while so many messages came leaves it.
     pub silent_after: u32,
 }
@@ -92,6 +94,7 @@ impl Default for Params {
             wanted_of_peer: 512,
             ids_in_frame: 512,
             served_to_peer: 1_024,
+            relayed_of_author: 4_096,
             silent_after: 16,
         }
     }

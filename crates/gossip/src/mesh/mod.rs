@@ -12,6 +12,8 @@
 //! | a prune | out of the mesh for as long as it says |
 //! | a heartbeat | scores one step nearer to nothing; who is below the floor, or says nothing while others do, is pruned; one peer is grafted while there are too few |
 
+mod tend;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cache::{Cache, New};
@@ -25,16 +27,6 @@ const FIRST: i32 = 1;
 
 /// For a message that it announced and has not delivered when it was asked.
 const BROKEN_PROMISE: i32 = -1;
-
-/// For a graft within the backoff.
-const RUDE_GRAFT: i32 = -10;
-
-/// A graft is not rude when it comes so little before the end of the backoff, in
-/// milliseconds: the two ends count from the sending and from the coming of the prune.
-const RUDE_SLACK_MS: u64 = 5_000;
-
-/// The longest backoff that another node can impose, in milliseconds.
-const BACKOFF_MOST_MS: u64 = 600_000;
 
 /// The least share of an author in what is kept.
 const SHARE_LEAST: usize = 16;
@@ -118,6 +110,8 @@ pub struct Mesh<P, M> {
     cache: Cache<P, M>,
     wants: Wants<P>,
     heartbeat_ms: Option<u64>,
+    /// How many messages of each author went on since the last heartbeat.
+    relayed: BTreeMap<P, u32>,
     /// What is to be sent, put together for each peer.
     sends: BTreeMap<P, Vec<M>>,
     outputs: Vec<Output<P, M>>,
@@ -135,6 +129,7 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
             cache: Cache::new(),
             wants: Wants::new(),
             heartbeat_ms: None,
+            relayed: BTreeMap::new(),
             sends: BTreeMap::new(),
             outputs: Vec::new(),
             counts: Counts::default(),
@@ -187,7 +182,8 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
     }
 
     /// A message was found good and is to go on: one of this node's own, or one that
-    /// came from a peer. One that was seen before goes nowhere.
+    /// came from a peer. One that was seen before goes nowhere; nor does, until the next
+    /// heartbeat, one of an author that has sent too many.
     pub fn accept(
         &mut self,
         now_ms: u64,
@@ -199,6 +195,14 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
     ) {
         if self.cache.has_seen(&id) {
             return;
+        }
+        if from.is_some() {
+            let relayed = self.relayed.entry(author.clone()).or_default();
+            if *relayed >= self.params.relayed_of_author {
+                self.postpone(&id);
+                return;
+            }
+            *relayed += 1;
         }
         self.settle(now_ms, from, id);
         let mut known_by: BTreeSet<P> = self.wants.came(&id).into_iter().collect();
@@ -320,54 +324,6 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
                 let sends = self.sends.entry(from.clone()).or_default();
                 sends.push(message.clone());
             }
-        }
-    }
-
-    /// A peer wants to be in the mesh.
-    pub fn grafted(&mut self, now_ms: u64, from: &P) {
-        let Some(peer) = self.peers.get_mut(from).filter(|peer| peer.connected) else {
-            return;
-        };
-        if peer.is_in_mesh() {
-            return;
-        }
-        let early = now_ms < peer.backoff_until;
-        let rude = now_ms + 2 * self.params.heartbeat_ms + RUDE_SLACK_MS < peer.backoff_until;
-        if rude {
-            peer.add(RUDE_GRAFT);
-        }
-        if early || !peer.is_good() || !self.makes_room(now_ms) {
-            self.prune(now_ms, from);
-            return;
-        }
-        if let Some(peer) = self.peers.get_mut(from) {
-            peer.enters_mesh(false);
-        }
-        self.catch_up(from);
-    }
-
-    /// Whether there is room in the mesh for one more that grafts. In a full one a peer
-    /// that has brought nothing yet gives its place up: or whoever grafts first, and
-    /// brings nothing, would keep the others out.
-    fn makes_room(&mut self, now_ms: u64) -> bool {
-        let room = self.params.degree_most - self.params.degree_own;
-        let guests = self.those(|peer| peer.is_in_mesh() && !peer.chosen);
-        if guests.len() < room && self.degree() < self.params.degree_most {
-            return true;
-        }
-        let idle = self.those(|peer| peer.is_in_mesh() && !peer.chosen && peer.delivered == 0);
-        let Some(idle) = self.rng.pick(idle, 1).pop() else {
-            return false;
-        };
-        self.prune(now_ms, &idle);
-        true
-    }
-
-    /// A peer wants to be in the mesh no more.
-    pub fn pruned(&mut self, now_ms: u64, from: &P, backoff_ms: u64) {
-        let backoff_ms = backoff_ms.clamp(self.params.heartbeat_ms, BACKOFF_MOST_MS);
-        if let Some(peer) = self.peers.get_mut(from) {
-            peer.leaves_mesh(now_ms + backoff_ms);
         }
     }
 
@@ -534,67 +490,5 @@ impl<P: Clone + Ord, M: Clone> Mesh<P, M> {
                 });
             }
         }
-    }
-
-    fn heartbeat(&mut self, now_ms: u64) {
-        let full_beat = self.params.heartbeat_ms;
-        self.cache.forget(&self.params, now_ms);
-        for peer in self.peers.values_mut() {
-            peer.beat();
-        }
-        let silent_after = self.params.silent_after;
-        let useless = |peer: &Peer| {
-            let silent = peer.delivered == 0 && peer.passed >= silent_after;
-            peer.is_in_mesh() && (silent || !peer.is_good())
-        };
-        for peer in self.those(useless) {
-            self.prune(now_ms, &peer);
-        }
-        let mut degree = self.degree();
-        let chosen = self.those(|peer| peer.is_in_mesh() && peer.chosen).len();
-        let wants_own = chosen < self.params.degree_own && degree < self.params.degree_most;
-        if degree + 1 < self.params.degree || wants_own {
-            // One at a time: others graft too, and two for each missing one would be
-            // too many.
-            let able =
-                |peer: &Peer| !peer.is_in_mesh() && peer.is_good() && now_ms >= peer.backoff_until;
-            let mut able = self.those(able);
-            // Who was of use before whom nobody knows, and both before who was not.
-            let used: Vec<_> = able
-                .iter()
-                .filter(|p| self.score(p) >= 0)
-                .cloned()
-                .collect();
-            if !used.is_empty() {
-                able = used;
-            }
-            for to in self.rng.pick(able, 1) {
-                if let Some(peer) = self.peers.get_mut(&to) {
-                    peer.enters_mesh(true);
-                    degree += 1;
-                }
-                self.outputs.push(Output::Graft { to: to.clone() });
-                self.catch_up(&to);
-            }
-        }
-        let hurry = degree < self.params.degree_least;
-        let beat = if hurry {
-            self.params.tick_ms
-        } else {
-            full_beat
-        };
-        let idle = self.cache.seen() == 0 && !self.peers.values().any(|peer| peer.connected);
-        self.heartbeat_ms = (!idle).then_some(now_ms + beat);
-    }
-
-    fn prune(&mut self, now_ms: u64, to: &P) {
-        let backoff_ms = self.params.backoff_ms;
-        // Longer than what the other end is told, lest a graft of this node be rude.
-        let slack_ms = 2 * self.params.heartbeat_ms;
-        if let Some(peer) = self.peers.get_mut(to) {
-            peer.leaves_mesh(now_ms + backoff_ms + slack_ms);
-        }
-        let to = to.clone();
-        self.outputs.push(Output::Prune { to, backoff_ms });
     }
 }
