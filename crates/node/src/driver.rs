@@ -434,7 +434,8 @@ impl Driver {
             }
             Effect::Message { from, data } => {
                 let bytes = data.len();
-                tracing::info!(node_id = %from, bytes, "message.received");
+                // A peer that floods must not fill the log, too.
+                tracing::debug!(node_id = %from, bytes, "message.received");
                 // Whoever watches sees it; nobody need.
                 let _ = self.ports.messages.send(MessageReceived {
                     node_id: from.to_string(),
