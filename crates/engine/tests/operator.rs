@@ -312,3 +312,42 @@ fn too_large_a_message_ends_the_stream_and_is_not_shown() {
     assert_eq!(world.goodbye(stream), Some(GoodbyeReason::Protocol));
     assert_eq!(world.messages.len(), 1);
 }
+
+#[test]
+fn an_act_for_another_ban_or_from_before_it_counts_for_nothing() {
+    let mut world = five();
+    for i in 1..5 {
+        ban(&mut world, i, 0);
+    }
+    until_banned(&mut world, 0);
+    let whom = world.cluster.node_id(0);
+    let member = world.board.member(&whom).unwrap();
+    let in_force = member.ban.as_ref().unwrap().clone();
+    let digest = proof_digest(&in_force.proof);
+    let skew = world.cluster.rules().clock_skew_ms();
+    let act = |world: &World, by: usize, digest: [u8; 32], time_ms: u64| {
+        let body = OperatorActBody {
+            kind: OperatorActKind::Unban,
+            subject: whom.to_string(),
+            pardoned: vec![digest],
+            time_ms,
+        };
+        world.cluster.say(by, &body)
+    };
+    let other = act(&world, 2, [7; 32], world.wall());
+    let old = act(&world, 3, digest, in_force.since_ms - skew - 1);
+    let good = act(&world, 4, digest, in_force.since_ms - skew);
+    unban_with(&mut world, 1, 0, Vec::new(), vec![other, old, good]);
+    world.run(1_000);
+    let acts = world.engine(1).unban_acts(&whom);
+    let by: Vec<_> = acts.iter().map(|(by, _)| by.clone()).collect();
+    assert_eq!(by, [world.cluster.node_id(1), world.cluster.node_id(4)]);
+    // A later act of the same member takes its place, and an earlier one does not.
+    let late = act(&world, 2, digest, world.wall());
+    let again = act(&world, 4, [7; 32], in_force.since_ms - skew - 1);
+    unban_with(&mut world, 1, 0, Vec::new(), vec![late, again]);
+    world.run(1_000);
+    assert_eq!(world.engine(1).unban_acts(&whom).len(), 3);
+    assert!(is_banned(&world, 0));
+    assert!(world.refusals.is_empty(), "{:?}", world.refusals);
+}
