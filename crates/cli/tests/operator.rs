@@ -244,6 +244,18 @@ fn one_bans_for_its_node_and_all_for_the_cluster_and_all_lift_it() {
         &["node_id", "by", "kind", "tx_id", "time_ms", "accusation"],
     );
     let digest = ban["proof_digest"].as_str().expect("a digest").to_owned();
+    let count = |args: &[&str], kind: &str| {
+        let found = json(&home, &[&["violations"], args].concat());
+        found[kind].as_array().map(Vec::len)
+    };
+    assert_eq!(count(&["--trustee", "node4"], "accusations"), Some(3));
+    assert_eq!(
+        count(&["--trustee", "node4", "--limit", "2"], "accusations"),
+        Some(2)
+    );
+    assert_eq!(count(&["--trustee", "node1"], "accusations"), Some(0));
+    assert_eq!(count(&["tx_001"], "bans"), Some(0));
+    assert_eq!(count(&["--tx-id", "tx_001"], "accusations"), Some(0));
     let cluster_id = dev.ready()["cluster_id"]
         .as_str()
         .expect("an id")
@@ -320,6 +332,16 @@ fn a_message_is_shown_where_it_goes_and_a_drained_node_is_gone() {
     home.run(&["send", "node2", ""]).expect(2);
     std::fs::write(home.path().join("large"), vec![b'x'; 65_537]).expect("a file");
     home.run(&["send", "node2", "@large"]).expect(2);
+    std::fs::write(home.path().join("small"), "x").expect("a file");
+    assert_eq!(json(&home, &["send", "node2", "@small"])["bytes"], 1);
+    let mut piped = home.command();
+    let piped = piped
+        .args(["send", "node2", "-", "--json"])
+        .stdin(std::fs::File::open(home.path().join("small")).expect("a file"));
+    let sent = piped.output().expect("the binary runs");
+    assert!(sent.status.success(), "{sent:?}");
+    // Nothing on standard input is nothing to send.
+    home.run(&["send", "node2", "-"]).expect(2);
 
     let drained = json(&home, &["drain", "--node", "node4"]);
     fields(&drained["nodes"][0]["answer"], &["within_ms"]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate_consensus::wire::{BallotCount, InfoResponse, NotReadyCause, Queues};
-use quorate_engine::PROTOCOL_VERSION;
+use quorate_engine::{PROTOCOL_MIN, PROTOCOL_VERSION};
 use quorate_telemetry::LogHandle;
 
 use super::Operators;
@@ -60,7 +60,7 @@ pub(super) async fn info(node: &Operators) -> Result<InfoResponse, ApiError> {
         server_time_ms: seen.wall_ms,
         started_ms: node.started_ms,
         generation: seen.generation,
-        protocol_min: PROTOCOL_VERSION,
+        protocol_min: PROTOCOL_MIN,
         protocol_max: PROTOCOL_VERSION,
         in_service: seen.in_service,
         signing_stopped: seen.signing_stopped.unwrap_or_default(),
