@@ -364,6 +364,28 @@ impl World {
         StreamId(id)
     }
 
+    /// The same under the certificates and the challenge of a stream that was recorded
+    /// between two nodes.
+    pub(crate) fn tap_as_recorded(
+        &mut self,
+        i: usize,
+        peer: usize,
+        challenge: [u8; 32],
+    ) -> StreamId {
+        let id = self.number();
+        self.tapped.insert(id, Vec::new());
+        let event = Event::StreamUp {
+            stream: StreamId(id),
+            peer: self.cluster.node_id(peer),
+            own_certificate: [i as u8 + 1; 32],
+            peer_certificate: [peer as u8 + 1; 32],
+            challenge,
+        };
+        self.post(HOP_MS, i, event);
+        self.run(5);
+        StreamId(id)
+    }
+
     /// A tapped stream on which the hello was said as member `peer`.
     pub(crate) fn tap_as_member(&mut self, i: usize, peer: usize) -> StreamId {
         let stream = self.tap(i, peer);
