@@ -46,6 +46,8 @@ pub struct ClientTls {
 struct Side {
     config: Arc<ClientConfig>,
     own: OwnCertificate,
+    /// Our own certificate is revoked: nobody is bothered with it.
+    revoked: bool,
 }
 
 impl ClientTls {
@@ -64,12 +66,17 @@ impl ClientTls {
                 reason: "it has expired".into(),
             });
         }
-        Ok(Arc::new(client_side(&cas, &[], &leaf)?))
+        Ok(Arc::new(client_side(&cas, &[], &leaf, false)?))
     }
 
-    pub(crate) fn new(config: Arc<ClientConfig>, own: OwnCertificate) -> Self {
+    pub(crate) fn new(config: Arc<ClientConfig>, own: OwnCertificate, revoked: bool) -> Self {
+        let side = Side {
+            config,
+            own,
+            revoked,
+        };
         Self {
-            current: ArcSwap::from_pointee(Side { config, own }),
+            current: ArcSwap::from_pointee(side),
         }
     }
 
@@ -352,10 +359,13 @@ impl Target {
             addr: self.addr.clone(),
             source,
         };
+        let side = self.tls.current.load_full();
+        if side.revoked {
+            return Err(self.refused(Refusal::OwnRevoked));
+        }
         let stream = TcpStream::connect(&self.addr).await.map_err(unreachable)?;
         let _ = stream.set_nodelay(true);
         let remote_addr = stream.peer_addr().map_err(unreachable)?;
-        let side = self.tls.current.load_full();
         let stream = TlsConnector::from(Arc::clone(&side.config))
             .connect(self.name.clone(), stream)
             .await

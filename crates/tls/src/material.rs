@@ -222,7 +222,7 @@ fn load(paths: &TlsPaths) -> Result<(Current, ClientTls), TlsError> {
         cas => Some(chain_verifier(cas, &crls)?),
     };
     let verifier = Arc::new(PeerVerifier::new(me, own_revoked, nodes, clients));
-    let client = client_side(&cluster_cas, &crls, &leaf)?;
+    let client = client_side(&cluster_cas, &crls, &leaf, own_revoked)?;
 
     let mut server = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
@@ -356,6 +356,7 @@ pub(crate) fn client_side(
     cluster_cas: &[CertificateDer<'_>],
     crls: &[CertificateRevocationListDer<'static>],
     leaf: &OwnLeaf,
+    own_revoked: bool,
 ) -> Result<ClientTls, TlsError> {
     let mut builder = WebPkiServerVerifier::builder_with_provider(roots(cluster_cas)?, provider());
     let crls = issued_by(crls, cluster_cas);
@@ -376,7 +377,8 @@ pub(crate) fn client_side(
         .with_client_auth_cert(leaf.chain.clone(), leaf.key.clone_key())?;
     config.alpn_protocols = vec![H2.to_vec()];
     config.resumption = Resumption::disabled();
-    Ok(ClientTls::new(Arc::new(config), leaf.own.clone()))
+    let (config, own) = (Arc::new(config), leaf.own.clone());
+    Ok(ClientTls::new(config, own, own_revoked))
 }
 
 /// The cryptography of every connection: TLS 1.3's suites, and key exchange that a

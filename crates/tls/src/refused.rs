@@ -45,7 +45,9 @@ pub enum Refusal {
     #[error("{0} cannot be checked: this node has no CA for clients and operators")]
     NoClients(Identity),
     /// This node's own certificate is revoked.
-    #[error("the certificate of this node is revoked, and it takes nobody until it has a new one")]
+    #[error(
+        "the certificate of this node is revoked: until it has a new one it takes nobody and dials nobody"
+    )]
     OwnRevoked,
     /// The server is no node, or not the node that was dialled.
     #[error("the server is {found}, and {expected} was dialled")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::*;
 use quorate_tls::identity::PersonRole;
-use quorate_tls::pki::{PersonFiles, Validity};
+use quorate_tls::pki::{self, PersonFiles, Validity};
 use quorate_tls::{
     ClientPaths, ClientTls, DialError, DialOptions, Dialled, ExpectedPeer, Listener,
     ListenerOptions, Registry, TlsError, TlsMaterial, TlsPaths, dial,
@@ -389,6 +389,76 @@ async fn a_revoked_node_is_refused_by_those_who_dial_it() {
     let error = dial(&tls, &addr, ExpectedPeer::any(), &Registry::new(), options).await;
     let text = error.unwrap_err().to_string();
     assert!(text.contains("the certificate was revoked"), "{text}");
+}
+
+#[tokio::test]
+async fn a_node_that_reads_its_own_revocation_takes_nobody_and_dials_nobody() {
+    let world = World::new(&["node1", "node2"]);
+    let mut paths = world.paths("node1");
+    paths.crl = Some(world.crl(&world.ca(), &[], Validity::leaf()));
+    let mut node1 = Node::start(TlsMaterial::load(paths.clone()).unwrap()).await;
+    let node2 = Node::start(world.material("node2")).await;
+    let two = world.material("node2").client();
+    let old = dialled(&two, &node1, &Registry::new()).await;
+    check(&old.channel).await.unwrap();
+    let own = serial_of(&world.files("node1").cert);
+    world.crl(&world.ca(), &[own], Validity::leaf());
+    assert!(node1.material.has_changed());
+    let error = node1.material.reload().unwrap_err();
+    assert!(matches!(error, TlsError::OwnRevoked(_)), "{error}");
+    assert!(node1.material.own_revoked() && !node1.material.has_changed());
+    assert_eq!(node1.registry.recheck(&node1.material), 1);
+    assert!(check(&old.channel).await.is_err());
+    assert!(check(&connect(&two, &node1)).await.is_err());
+    assert_eq!(node1.refusal().await.0, "own_revoked");
+    let options = DialOptions::default();
+    let client = node1.material.client();
+    let addr = node2.dial_addr();
+    let error = dial(
+        &client,
+        &addr,
+        ExpectedPeer::any(),
+        &Registry::new(),
+        options,
+    )
+    .await;
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("dials nobody"), "{text}");
+    // It does not start so, and is itself again with a new certificate.
+    let error = TlsMaterial::load(paths).unwrap_err();
+    assert!(matches!(error, TlsError::OwnRevoked(_)), "{error}");
+    world.certify("node1", Validity::leaf());
+    node1.material.reload().unwrap();
+    let new = dialled(&two, &node1, &Registry::new()).await;
+    check(&new.channel).await.unwrap();
+}
+
+#[tokio::test]
+async fn two_cas_of_one_name_and_a_list_by_it_are_refused() {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+    let world = World::new(&["node1"]);
+    let ca = std::fs::read_to_string(world.ca().0).unwrap();
+    let subject = pki::show(ca.as_bytes()).unwrap().subject;
+    let unit = subject.split_once("OU=").unwrap().1;
+    let mut twin = CertificateParams::default();
+    twin.distinguished_name = rcgen::DistinguishedName::new();
+    let name = &mut twin.distinguished_name;
+    name.push(DnType::CommonName, "demo cluster CA");
+    name.push(DnType::OrganizationalUnitName, unit);
+    twin.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let twin = twin
+        .self_signed(&KeyPair::generate().unwrap())
+        .unwrap()
+        .pem();
+    let bundle = world.path().join("bundle.crt");
+    std::fs::write(&bundle, format!("{ca}{twin}")).unwrap();
+    let mut paths = world.paths("node1");
+    paths.ca_cert = bundle;
+    // Without a list nobody is looked up by name.
+    TlsMaterial::load(paths.clone()).unwrap();
+    paths.crl = Some(world.crl(&world.ca(), &[], Validity::leaf()));
+    let error = TlsMaterial::load(paths).unwrap_err();
+    assert!(matches!(error, TlsError::SameName(_)), "{error}");
 }
 
 #[tokio::test]
