@@ -361,3 +361,40 @@ fn tables_are_made_over_tls_alone_when_a_ca_is_named() {
     let tables = "SELECT count(*) FROM information_schema.tables WHERE table_name = 'decisions'";
     assert_eq!(database.sql(tables).as_deref(), Ok("0\n"));
 }
+
+#[test]
+fn violations_are_picked_by_flags_and_all_nodes_drained_at_once() {
+    let home = Home::new();
+    let _dev = Dev::start(&home, &["--nodes", "4", "--threshold", "3"]);
+    let lie = [
+        "test-byzantine",
+        "--test-type",
+        "double-vote",
+        "--node",
+        "node4",
+    ];
+    let told = [&lie[..], &["--data-dir", "cluster", "--json"]].concat();
+    let told = home.run(&told).expect(0).json();
+    let tx_id = told["tx_id"].as_str().expect("an id").to_owned();
+    let found = |line: &[&str]| {
+        let line = [line, &["--json"]].concat();
+        let found = home.run(&line).expect(0).json();
+        found["violations"].as_array().expect("a list").len()
+    };
+    let all = until("the violation", || {
+        Some(found(&["violations"])).filter(|all| *all > 0)
+    });
+    assert_eq!(found(&["violations", "--tx-id", &tx_id]), all);
+    assert_eq!(found(&["violations", "--tx-id", "another"]), 0);
+    let one = ["violations", "--trustee", "node4", "--limit", "1"];
+    assert_eq!(found(&one), 1);
+    assert_eq!(found(&["violations", "--trustee", "node1"]), 0);
+    let drained = home.run(&["drain", "--all", "--json"]).expect(0).json();
+    assert_eq!(drained["nodes"].as_array().map(Vec::len), Some(4));
+    until("all nodes to be gone", || {
+        let mut nodes = ["node1", "node2", "node3", "node4"].iter();
+        nodes
+            .all(|node| home.run(&["list", "--node", node]).code == 3)
+            .then_some(())
+    });
+}

@@ -92,6 +92,7 @@ fn fields_keep_their_names() {
     let mut seen = Seen::default();
     offline(&home, &mut seen);
     with_a_cluster(&home, &mut seen);
+    with_operators(&mut seen);
     none_is_missing(&home, &seen);
     compare(&seen);
 }
@@ -109,6 +110,9 @@ fn offline(home: &Home, seen: &mut Seen) {
     seen.run(home, "certs show", &["certs/alone.crt"]);
     let ca = ["certs/alone.crt", "--ca", "certs/ca.crt"];
     seen.run(home, "certs verify", &ca);
+    seen.run(home, "certs renew", &["certs/alone.crt"]);
+    seen.run(home, "certs revoke", &["certs/app.crt"]);
+    seen.run(home, "certs crl", &["--node-id", "alone"]);
     seen.run(home, "keygen", &["-o", "vote.key"]);
     let init = [
         "--cluster",
@@ -228,6 +232,38 @@ fn with_a_cluster(home: &Home, seen: &mut Seen) {
     seen.note("dev", &lines.join("\n"));
     let reconcile = [&config[..], &["--dry-run"]].concat();
     seen.run(home, "reconcile", &reconcile);
+}
+
+/// What operators call.
+fn with_operators(seen: &mut Seen) {
+    let home = &Home::new();
+    let dev = Dev::start(home, &["--nodes", "4", "--threshold", "3"]);
+    until("all streams", || {
+        let peers = home.run(&["peers", "--json"]).expect(0).json();
+        let mut peers = peers["peers"].as_array().expect("peers").iter();
+        peers.all(|peer| peer["connected"] == true).then_some(())
+    });
+    seen.run(home, "info", &[]);
+    seen.run(home, "peers", &[]);
+    seen.run(home, "reputation", &[]);
+    seen.run(home, "send", &["node2", "hello"]);
+    seen.run(home, "log-level", &["error"]);
+    seen.run(home, "ban", &["node3", "--all"]);
+    until("the cluster's ban", || {
+        let said = home.run(&["reputation", "node3", "--json"]).expect(0);
+        (said.json()["trustees"][0]["banned"] == true).then_some(())
+    });
+    seen.run(home, "unban", &["node3", "--all"]);
+    let lie = ["--test-type", "double-vote", "--node", "node4"];
+    let here = ["--data-dir", "cluster"];
+    seen.run(home, "test-byzantine", &[&lie[..], &here].concat());
+    until("the violation", || {
+        let found = home.run(&["violations", "--json"]).expect(0).stdout;
+        found.contains("DOUBLE_VOTING").then_some(())
+    });
+    seen.run(home, "violations", &[]);
+    seen.run(home, "drain", &["--node", "node3"]);
+    drop(dev);
 }
 
 /// A command that is not run here could change its fields unseen.

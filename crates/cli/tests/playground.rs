@@ -6,6 +6,7 @@ mod common;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use common::{Dev, Home, Run, is_alive, signal, until};
 use serde_json::Value;
@@ -72,6 +73,22 @@ fn votes_in_vain(home: &Home, tx_id: &str, number: usize) {
     );
 }
 
+/// A node has streams to these and to no others.
+#[track_caller]
+fn until_connected(home: &Home, number: usize, others: &[&str]) {
+    let node = format!("node{number}");
+    until(&format!("{node} to have streams to {others:?}"), || {
+        let run = home.run(&["peers", "--node", &node, "--json"]);
+        let peers = (run.code == 0).then(|| run.json())?;
+        let peers = peers["peers"].as_array()?.iter();
+        let connected = peers.filter(|peer| peer["connected"] == true);
+        let names: Vec<_> = connected
+            .filter_map(|peer| peer["node_id"].as_str())
+            .collect();
+        (names == others).then_some(())
+    });
+}
+
 /// Down and up again, paused and resumed, cut off and healed, slowed down: a ballot
 /// needs four, and gets them in the end.
 fn survives(home: &Home, hurt: impl Fn(&[&str]) -> Value) {
@@ -109,6 +126,8 @@ fn survives(home: &Home, hurt: impl Fn(&[&str]) -> Value) {
     assert_eq!(boards, [false, false, true, true, true]);
     assert_eq!(node(&report, 1)["part"], 1);
     assert_eq!(node(&report, 5)["part"], 2);
+    until_connected(home, 1, &["node2"]);
+    until_connected(home, 4, &["node3", "node5"]);
     vote(home, "tx_cut", &[3, 4, 5]);
     votes_in_vain(home, "tx_cut", 1);
     let collecting = until_state(home, 3, "tx_cut", "COLLECTING");
@@ -116,6 +135,7 @@ fn survives(home: &Home, hurt: impl Fn(&[&str]) -> Value) {
     let report = hurt(&["heal"]);
     assert_eq!(node(&report, 1)["part"], 1);
     assert_eq!(node(&report, 1)["board"], true);
+    until_connected(home, 1, &["node2", "node3", "node4", "node5"]);
     until("node1 to take the vote", || {
         let again = home.run(&["vote", "tx_cut", "--value", "42", "--node", "node1"]);
         (again.code == 0).then_some(())
@@ -125,7 +145,11 @@ fn survives(home: &Home, hurt: impl Fn(&[&str]) -> Value) {
     // Slow is not wrong.
     let report = hurt(&["delay", "node4", "200ms"]);
     assert_eq!(node(&report, 4)["delay_ms"], 200);
-    vote(home, "tx_slow", &[1, 2, 3, 4]);
+    vote(home, "tx_slow", &[1, 2, 3]);
+    let began = Instant::now();
+    vote(home, "tx_slow", &[4]);
+    // Its request to the board waited, at least.
+    assert!(began.elapsed() >= Duration::from_millis(200));
     until_state(home, 1, "tx_slow", "CONFIRMED");
     assert_eq!(node(&hurt(&["heal"]), 4)["delay_ms"], 0);
 }

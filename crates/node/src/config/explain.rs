@@ -155,6 +155,7 @@ fn default_of(section: &str, key: &str, config: &Config) -> Option<String> {
         ("network", "rate_limit_votes_per_sec") => network.rate_limit_votes_per_sec.to_string(),
         ("network", "rate_limit_burst") => network.rate_limit_burst.to_string(),
         ("network", "rate_limit_frames_per_sec") => network.rate_limit_frames_per_sec.to_string(),
+        ("network", "max_unstarted_per_client") => network.max_unstarted_per_client.to_string(),
         ("storage", "coordinator") => match etcd {
             Some(_) => "etcd".to_owned(),
             None => "embedded".to_owned(),
@@ -175,7 +176,60 @@ fn default_of(section: &str, key: &str, config: &Config) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    /// What the README's table says about each key.
+    fn told() -> BTreeMap<String, String> {
+        let readme = include_str!("../../../../README.md");
+        let rows = readme.lines().filter(|line| line.starts_with("| `"));
+        let cells = rows.filter_map(|row| {
+            let mut cells = row.split(" | ");
+            Some((cells.next()?.to_owned(), cells.next()?.trim().to_owned()))
+        });
+        cells
+            .flat_map(|(keys, default)| {
+                let keys = keys.split('`').skip(1).step_by(2).map(str::to_owned);
+                keys.map(move |key| (key, default.clone()))
+                    .collect::<Vec<_>>()
+            })
+            .filter(|(key, _)| key.contains('.'))
+            .collect()
+    }
+
+    #[test]
+    fn the_readme_lists_every_key_and_its_default() {
+        let told = told();
+        let written = settings(
+            Some(("n", super::super::DEFAULT_TOML)),
+            &BTreeMap::new(),
+            &[],
+        );
+        let written = written.unwrap();
+        let config = Reader(written.clone()).config().unwrap();
+        for key in KEYS {
+            let name = format!("{}.{}", key.0, key.1);
+            let default = told
+                .get(&name)
+                .unwrap_or_else(|| panic!("{name} is not in README.md"));
+            // A default in words is explained there, and not compared.
+            let plain = default.trim_matches('`');
+            let is_value = default.starts_with('`') || default.parse::<f64>().is_ok();
+            if !is_value || key.1 == "etcd_prefix" || default.contains("data_dir") {
+                continue;
+            }
+            let setting = explain(key, &Settings::new(), &config);
+            let shown = setting.value.unwrap_or_default();
+            let number = |text: &str| text.parse::<f64>().ok();
+            let equal = number(&shown).is_some_and(|shown| number(plain) == Some(shown));
+            let same = shown == plain || equal;
+            assert!(
+                same && setting.origin == Origin::Default,
+                "{name}: {shown} is not {default}"
+            );
+        }
+    }
 
     #[test]
     fn no_password_is_shown() {
