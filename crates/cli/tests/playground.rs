@@ -102,7 +102,10 @@ fn survives(home: &Home, hurt: impl Fn(&[&str]) -> Value) {
     // What it missed it learns.
     let report = hurt(&["start", "node5"]);
     assert_eq!(node(&report, 5)["state"], "running");
-    assert_eq!(node(&report, 5)["in_service"], true);
+    until("node5 to say that it is in service", || {
+        let report = hurt(&["status"]);
+        (node(&report, 5)["in_service"] == true).then_some(())
+    });
     until_state(home, 5, "tx_stop", "CONFIRMED");
 
     // Killed with its vote given: its vote stands.

@@ -23,7 +23,7 @@ use crate::failure::{Failure, Outcome};
 use crate::local::{Cluster, Mode, Plan};
 
 /// How long a node has to say that it is in service.
-const ASKED: Duration = Duration::from_secs(1);
+const ASKED: Duration = Duration::from_secs(5);
 
 /// What is in a node's place.
 enum State {
