@@ -246,6 +246,8 @@ fn with_operators(seen: &mut Seen) {
     seen.run(home, "info", &[]);
     seen.run(home, "peers", &[]);
     seen.run(home, "reputation", &[]);
+    seen.run(home, "monitor", &["--count", "1"]);
+    seen.run(home, "doctor", &["--all", "--verbose"]);
     seen.run(home, "send", &["node2", "hello"]);
     seen.run(home, "log-level", &["error"]);
     seen.run(home, "ban", &["node3", "--all"]);
