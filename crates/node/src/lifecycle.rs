@@ -41,7 +41,7 @@ use crate::metrics::{Counts, Meter};
 use crate::network::Distant;
 use crate::operator::Operators;
 use crate::parts::{Parts, StartError};
-use crate::peer_clocks::{InTime, PeerClocks};
+use crate::peer_clocks::{InTime, PeerClocks, Whereabouts};
 use crate::prewarm::Prewarmer;
 use crate::projector;
 use crate::seen::SeenAudit;
@@ -288,7 +288,14 @@ async fn assemble(
     let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
     let tls = parts.tls.client();
     let skew_ms = rules.clock_skew_ms();
-    let clocks = PeerClocks::start(clock, skew_ms, &tls, &parts.peers, &stopping);
+    let others = rules.members().map(|member| member.node_id.clone());
+    let others: Vec<_> = others.filter(|id| *id != parts.node_id).collect();
+    let peers = Whereabouts {
+        members: others.clone(),
+        bootstrap: parts.peers.clone(),
+        roster: roster.clone(),
+    };
+    let clocks = PeerClocks::start(clock, skew_ms, &tls, peers, &stopping);
     parts.coordinator = Arc::new(InTime {
         inner: parts.coordinator,
         clocks: clocks.clone(),
@@ -487,9 +494,8 @@ async fn assemble(
         },
         watched.clone(),
     ));
-    let members = rules.members().map(|member| member.node_id.clone());
     let dialler = Dialler {
-        members: members.filter(|id| *id != sessions.own).collect(),
+        members: others,
         sessions,
         tls: parts.tls.client(),
         registry: registry.clone(),

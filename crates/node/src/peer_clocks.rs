@@ -3,7 +3,8 @@
 //! for; so it takes no votes and proposes nothing until its clock is set, and says so.
 //!
 //! One peer's clock proves nothing: the node's own is off when more than half of the
-//! clocks that it could read say so.
+//! clocks that it could read say so, and it could read two of them, or that of everybody
+//! else in a cluster of two.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::clock::Clock;
 use crate::config::PeerAddress;
+use crate::exchange::Roster;
 
 /// Every answer of a node carries its wall clock under this name: milliseconds since the
 /// Unix epoch, in decimal.
@@ -30,11 +32,18 @@ pub(crate) const HEADER: &str = "quorate-time-ms";
 /// How often each peer's clock is read.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// How soon a clock that could not be read is tried again when somebody has moved.
+const SOON: Duration = Duration::from_millis(200);
+
 /// How long one reading may take.
 const READING: Duration = Duration::from_secs(5);
 
-/// How long the first proposal waits for a first reading.
+/// How long after the start proposals wait for a first reading.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
+
+/// How long after the start they wait for a second reading when the first one says that
+/// this clock is off.
+const SECOND_LOOK: Duration = Duration::from_secs(5);
 
 /// This node's clock is too far from its peers'.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,13 +74,25 @@ impl fmt::Display for ClockOff {
     }
 }
 
+/// Where the peers are.
+pub(crate) struct Whereabouts {
+    /// All members but this node.
+    pub(crate) members: Vec<NodeId>,
+    /// As configured.
+    pub(crate) bootstrap: Vec<PeerAddress>,
+    /// As learned.
+    pub(crate) roster: Arc<Roster>,
+}
+
 /// What was read from the peers.
 #[derive(Debug)]
 pub(crate) struct PeerClocks {
     clock: Clock,
     allowed_ms: u64,
+    /// So many clocks must have been read before they are believed.
+    least: usize,
     readings: Mutex<BTreeMap<NodeId, Reading>>,
-    /// Peers that were not looked at yet; none once a clock was read.
+    /// Configured peers that were not looked at yet; none once a clock was read.
     unseen: watch::Sender<usize>,
 }
 
@@ -84,46 +105,106 @@ struct Reading {
     base_ms: i64,
 }
 
+impl Reading {
+    /// How far this clock is ahead of the peer's by now, when its base is this.
+    fn now_ms(&self, base_ms: i64) -> i64 {
+        self.ahead_ms + (base_ms - self.base_ms)
+    }
+}
+
 impl PeerClocks {
     /// Begins to read the clocks of these peers.
     pub(crate) fn start(
         clock: Clock,
         allowed_ms: u64,
         tls: &Arc<ClientTls>,
-        peers: &[PeerAddress],
+        peers: Whereabouts,
         stopping: &CancellationToken,
     ) -> Arc<Self> {
-        let clocks = Arc::new(Self::new(clock, allowed_ms, peers.len()));
-        for peer in peers {
-            let (clocks, tls, peer) = (clocks.clone(), tls.clone(), peer.clone());
-            tokio::spawn(stopping.clone().run_until_cancelled_owned(async move {
-                clocks.look(&tls, &peer).await;
-                clocks.unseen.send_modify(|n| *n = n.saturating_sub(1));
-                loop {
-                    tokio::time::sleep(EVERY).await;
-                    clocks.look(&tls, &peer).await;
-                }
-            }));
+        let Whereabouts {
+            members,
+            bootstrap,
+            roster,
+        } = peers;
+        let unseen = bootstrap.len();
+        let clocks = Arc::new(Self::new(clock, allowed_ms, members.len(), unseen));
+        for member in members {
+            let of_member = |peer: &&PeerAddress| peer.node_id.as_ref() == Some(&member);
+            let configured = bootstrap.iter().find(of_member).cloned();
+            let reads = clocks
+                .clone()
+                .follow(tls.clone(), member, configured, roster.clone());
+            tokio::spawn(stopping.clone().run_until_cancelled_owned(reads));
+        }
+        for peer in bootstrap.into_iter().filter(|peer| peer.node_id.is_none()) {
+            let reads = clocks.clone().ask(tls.clone(), peer);
+            tokio::spawn(stopping.clone().run_until_cancelled_owned(reads));
         }
         clocks
     }
 
-    fn new(clock: Clock, allowed_ms: u64, peers: usize) -> Self {
+    fn new(clock: Clock, allowed_ms: u64, others: usize, unseen: usize) -> Self {
         Self {
             clock,
             allowed_ms,
+            least: others.min(2),
             readings: Mutex::default(),
-            unseen: watch::Sender::new(peers),
+            unseen: watch::Sender::new(unseen),
         }
     }
 
+    /// Reads a member's clock again and again, wherever it is.
+    async fn follow(
+        self: Arc<Self>,
+        tls: Arc<ClientTls>,
+        member: NodeId,
+        configured: Option<PeerAddress>,
+        roster: Arc<Roster>,
+    ) {
+        let mut changes = roster.changes();
+        let mut is_first = configured.is_some();
+        loop {
+            changes.borrow_and_update();
+            let learned = roster.learned(&member);
+            let learned = learned.map(|at| PeerAddress::at(&member, &at));
+            let is_read = match learned.as_ref().or(configured.as_ref()) {
+                Some(address) => self.look(&tls, address).await,
+                None => false,
+            };
+            if std::mem::take(&mut is_first) {
+                self.seen();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                // The roster outlives whoever reads it.
+                _ = changes.changed(), if !is_read => tokio::time::sleep(SOON).await,
+            }
+        }
+    }
+
+    /// Reads the clock of whoever answers at an address, again and again.
+    async fn ask(self: Arc<Self>, tls: Arc<ClientTls>, address: PeerAddress) {
+        self.look(&tls, &address).await;
+        self.seen();
+        loop {
+            tokio::time::sleep(EVERY).await;
+            self.look(&tls, &address).await;
+        }
+    }
+
+    /// One of the configured peers was looked at.
+    fn seen(&self) {
+        self.unseen.send_modify(|n| *n = n.saturating_sub(1));
+    }
+
     /// Reads one peer's clock; one that cannot be read says nothing.
-    async fn look(&self, tls: &Arc<ClientTls>, peer: &PeerAddress) {
+    async fn look(&self, tls: &Arc<ClientTls>, peer: &PeerAddress) -> bool {
         match tokio::time::timeout(READING, self.read(tls, peer)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => return true,
             Ok(Err(why)) => tracing::debug!(%peer, why, "peer.clock_unread"),
             Err(_) => tracing::debug!(%peer, "peer.clock_unread"),
         }
+        false
     }
 
     async fn read(&self, tls: &Arc<ClientTls>, peer: &PeerAddress) -> Result<(), String> {
@@ -172,26 +253,44 @@ impl PeerClocks {
         signed(now.wall_ms) - signed(now.mono_ms)
     }
 
-    /// Waits until some peer's clock was read, or none can be, but not for long.
+    /// Waits until some peer's clock was read, or none can be, and for another one where
+    /// that says that this clock is off; but not for long.
     pub(crate) async fn looked(&self) {
         let mut unseen = self.unseen.subscribe();
-        let left = FIRST_LOOK.saturating_sub(Duration::from_millis(self.clock.now().mono_ms));
-        let seen = unseen.wait_for(|unseen| *unseen == 0);
         // Who cannot be reached says nothing.
-        let _ = tokio::time::timeout(left, seen).await;
+        let first = unseen.wait_for(|unseen| *unseen == 0);
+        let _ = tokio::time::timeout(self.left(FIRST_LOOK), first).await;
+        let second = unseen.wait_for(|_| !self.is_doubtful());
+        let _ = tokio::time::timeout(self.left(SECOND_LOOK), second).await;
+    }
+
+    /// What is left of a time since the start.
+    fn left(&self, of: Duration) -> Duration {
+        of.saturating_sub(Duration::from_millis(self.clock.now().mono_ms))
+    }
+
+    /// Too few clocks were read to be believed, and one says that this one is off.
+    fn is_doubtful(&self) -> bool {
+        let readings = self.readings();
+        let base_ms = self.base_ms();
+        let mut readings_off = readings.values().filter(|r| self.is_off(r.now_ms(base_ms)));
+        readings.len() < self.least && readings_off.next().is_some()
+    }
+
+    fn is_off(&self, ahead_ms: i64) -> bool {
+        ahead_ms.unsigned_abs() > self.allowed_ms
     }
 
     /// How far off this clock is, if more than half of the peers' say so.
     pub(crate) fn off(&self) -> Option<ClockOff> {
         let base_ms = self.base_ms();
         let readings = self.readings();
-        let ahead = |reading: &Reading| reading.ahead_ms + (base_ms - reading.base_ms);
         let mut off: Vec<(i64, &NodeId)> = readings
             .iter()
-            .map(|(peer, reading)| (ahead(reading), peer))
-            .filter(|(ahead, _)| ahead.unsigned_abs() > self.allowed_ms)
+            .map(|(peer, reading)| (reading.now_ms(base_ms), peer))
+            .filter(|(ahead, _)| self.is_off(*ahead))
             .collect();
-        if off.len() * 2 <= readings.len() {
+        if readings.len() < self.least || off.len() * 2 <= readings.len() {
             return None;
         }
         off.sort_unstable();
@@ -260,8 +359,8 @@ impl Coordinator for InTime {
 mod tests {
     use super::*;
 
-    fn clocks(readings: &[(&str, i64)]) -> PeerClocks {
-        let clocks = PeerClocks::new(Clock::start(0), 30_000, 0);
+    fn clocks(others: usize, readings: &[(&str, i64)]) -> PeerClocks {
+        let clocks = PeerClocks::new(Clock::start(0), 30_000, others, 0);
         for (peer, ahead) in readings {
             clocks.note(NodeId::new(peer).unwrap(), *ahead);
         }
@@ -274,7 +373,8 @@ mod tests {
         let tried: [(&[(&str, i64)], bool); 7] = [
             (&[], false),
             (&[("a", 5_000), ("b", -5_000)], false),
-            (&[("a", minutes)], true),
+            // One alone proves nothing.
+            (&[("a", minutes)], false),
             // Two that say opposite things, or one liar among three.
             (&[("a", minutes), ("b", 0)], false),
             (&[("a", minutes), ("b", 0), ("c", 10)], false),
@@ -282,21 +382,25 @@ mod tests {
             (&[("a", -minutes), ("b", -minutes)], true),
         ];
         for (readings, off) in tried {
-            assert_eq!(clocks(readings).off().is_some(), off, "{readings:?}");
+            assert_eq!(clocks(4, readings).off().is_some(), off, "{readings:?}");
         }
-        let ahead = clocks(&[("a", minutes), ("b", minutes + 100), ("c", 0)]);
+        assert!(
+            clocks(1, &[("a", minutes)]).off().is_some(),
+            "there is no other"
+        );
+        let ahead = clocks(4, &[("a", minutes), ("b", minutes + 100), ("c", 0)]);
         let told = ahead.off().unwrap().to_string();
         assert!(
             told.starts_with("this node's clock is 300.1 s ahead of a's and b's, and 30 s"),
             "{told}"
         );
-        let behind = clocks(&[("a", -minutes)]).off().unwrap().to_string();
+        let behind = clocks(1, &[("a", -minutes)]).off().unwrap().to_string();
         assert!(behind.contains("300.0 s behind a's"), "{behind}");
     }
 
     #[tokio::test]
     async fn a_clock_that_is_set_is_seen_without_a_new_reading() {
-        let clocks = clocks(&[("a", 300_000), ("b", 300_000)]);
+        let clocks = clocks(4, &[("a", 300_000), ("b", 300_000)]);
         assert!(clocks.off().is_some());
         // As if this clock had been set back by five minutes since.
         for reading in clocks.readings().values_mut() {
