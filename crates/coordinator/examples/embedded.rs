@@ -2,7 +2,7 @@
 //! itself commits on the same disk in the same run.
 //!
 //! ```text
-//! cargo run --release -p quorate-coordinator --example throughput [seconds per line]
+//! cargo run --release -p quorate-coordinator --example embedded [seconds per line]
 //! ```
 
 use std::error::Error;
