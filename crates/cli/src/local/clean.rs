@@ -29,16 +29,15 @@ pub(crate) fn clean(dir: &Path) -> Outcome {
     let cannot = |path: &Path, e: std::io::Error| {
         Failure::failed(format!("cannot delete {}: {e}", path.display()))
     };
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
+    let entries = || -> std::io::Result<Vec<_>> {
+        let entries = fs::read_dir(dir)?;
+        entries.map(|entry| Ok(entry?.path())).collect()
+    };
+    match entries() {
+        Ok(entries) if entries.is_empty() => return Ok(()),
+        Ok(_) => {}
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(cannot(dir, e)),
-    };
-    let entries: Vec<_> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
-    if entries.is_empty() {
-        return Ok(());
     }
     let layout = Layout::new(dir.to_owned());
     // An earlier start may have been cut short before the genesis.
@@ -50,6 +49,8 @@ pub(crate) fn clean(dir: &Path) -> Outcome {
         .hint("name the one that `quorate dev` made, or an empty one, with --data-dir"));
     }
     check_not_running(dir)?;
+    // Now with the lock, which that has made if it was not there.
+    let entries = entries().map_err(|e| cannot(dir, e))?;
     for path in entries.iter().filter(|path| is_own(path)) {
         let deleted = match path.is_dir() && !path.is_symlink() {
             true => fs::remove_dir_all(path),
