@@ -3,7 +3,7 @@
 mod world;
 
 use quorate_consensus::wire::{self, BallotState, GoodbyeReason, SignedStatement, frame};
-use quorate_engine::{StreamId, Wait};
+use quorate_engine::{PROTOCOL_MIN, PROTOCOL_VERSION, StreamId, Wait};
 use quorate_testkit::{Cluster, number, tx};
 use world::World;
 
@@ -57,6 +57,7 @@ fn digest(signed: &SignedStatement) -> Vec<u8> {
 /// listens and is in node 0's mesh.
 fn with_two_of_the_tests_own() -> (World, StreamId, StreamId) {
     let mut world = World::new(Cluster::new(13, 9));
+    world.tap_speaks = (PROTOCOL_VERSION, PROTOCOL_VERSION);
     world.kill(11);
     world.kill(12);
     let listener = world.tap_as_member(0, 11);
@@ -64,6 +65,20 @@ fn with_two_of_the_tests_own() -> (World, StreamId, StreamId) {
     let talker = world.tap_as_member(0, 12);
     world.run(100);
     (world, talker, listener)
+}
+
+#[test]
+fn who_speaks_a_version_without_a_mesh_hears_each_statement_from_its_author() {
+    let mut world = World::new(Cluster::new(13, 9));
+    world.tap_speaks = (PROTOCOL_MIN, PROTOCOL_MIN);
+    world.kill(12);
+    let old = world.tap_as_member(0, 12);
+    world.run(100);
+    world.submit(0, &tx("tx_001"), number(1), Wait::Recorded);
+    world.run(1_000);
+    assert_eq!(votes_heard(&world, old).len(), 1);
+    let (announced, requested) = ids_said(&world, old);
+    assert!(announced.is_empty() && requested.is_empty());
 }
 
 #[test]
