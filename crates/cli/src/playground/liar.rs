@@ -107,6 +107,7 @@ async fn lie(
         lies: kind.make(),
         lines,
         asked: BTreeSet::new(),
+        since_ms: clock_ms(),
         wake: None,
     };
     mind.cue(Cue::Start);
@@ -145,6 +146,8 @@ struct Mind {
     lies: Box<dyn liars::Liar>,
     lines: BTreeMap<NodeId, mpsc::Sender<Words>>,
     asked: BTreeSet<TxId>,
+    /// When it took its node's place: what was voted before is none of its business.
+    since_ms: u64,
     wake: Option<Instant>,
 }
 
@@ -153,7 +156,7 @@ impl Mind {
     /// wants the same.
     fn hear(&mut self, peer: &NodeId, body: &frame::Body) {
         self.cue(Cue::Heard { peer, body });
-        for (tx_id, choice) in votes_in(body) {
+        for (tx_id, choice) in votes_in(body, self.since_ms) {
             if self.asked.len() >= REMEMBERED {
                 self.asked.clear();
             }
@@ -195,13 +198,16 @@ impl Mind {
     }
 }
 
-fn votes_in(body: &frame::Body) -> Vec<(TxId, Choice)> {
+/// The votes in a frame that were signed since then. Others come when a stream opens, for
+/// ballots that are not finished yet.
+fn votes_in(body: &frame::Body, since_ms: u64) -> Vec<(TxId, Choice)> {
     let frame::Body::Batch(batch) = body else {
         return Vec::new();
     };
     let signed = batch.votes.iter().filter_map(|vote| vote.vote.as_ref());
     let votes = signed.filter_map(|vote| statement::parse::<VoteBody>(&vote.statement).ok());
     votes
+        .filter(|(_, body)| body.time_ms >= since_ms)
         .map(|(_, body)| (body.tx_id.clone(), body.choice.clone()))
         .collect()
 }
