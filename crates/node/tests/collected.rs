@@ -67,6 +67,16 @@ async fn what_ended_long_ago_is_collected_answered_for_and_never_starts_again() 
     let nodes = later(&mut cluster, DAY / 2).await;
     vote_at(&cluster, 0..3, "meanwhile", 1).await;
     ballot_in(&nodes[0], "meanwhile", &[BallotState::Confirmed]).await;
+    // Their deadlines are over: who was silent is noted before they can be collected,
+    // which is tried once an hour.
+    let called = |engine: &quorate_engine::Engine| {
+        let mut ballots = engine.board().ballots();
+        let old = ballots.all(|b| b.tx_id.as_str() == "meanwhile" || b.roll_called);
+        old.then_some(())
+    };
+    soon("the rolls are called", nodes[0].until(called))
+        .await
+        .unwrap();
     assert_eq!(
         nodes[0].look(|e| e.board().ballots().count()).await,
         Some(3)
