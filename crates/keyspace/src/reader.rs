@@ -606,13 +606,15 @@ impl Reader {
 }
 
 /// Whether a record that was written in good faith can be refused: a vote names
-/// nothing but its own key, so time, a ban or the ballot's end may overtake it, and a
+/// nothing but its own key, so time, a ban or the ballot's end may overtake it, and what
+/// was sent before it, with a later time, may be refused, so that it comes too early. A
 /// ban for silence depends on a reputation that other ballots change.
 fn can_be_late(record: &Record, refusal: &Refusal) -> bool {
     match &record.op.op {
         Some(Op::RecordVote(_)) => matches!(
             refusal,
             Refusal::TooOld { .. }
+                | Refusal::FromFuture { .. }
                 | Refusal::TooManyUnstarted(_)
                 | Refusal::Banned(_)
                 | Refusal::Collected(_)

@@ -152,6 +152,28 @@ fn what_came_late_and_is_read_twice_before_it_is_removed_is_no_tampering() {
 }
 
 #[test]
+fn what_comes_too_early_because_what_was_before_it_was_refused_is_no_tampering() {
+    let options = Options::default().times(2_000, 100, 500);
+    let mut world = World::new(Cluster::with(5, 3, options), 2);
+    // A clock was ahead, and is right again: the first goes on the board's time, the
+    // second was signed by the clock that was ahead.
+    let ahead = NOW + 1_000;
+    let first = world.cluster.vote(0, &id("a"), number(1), ahead);
+    let first = world.ask(ops::record_vote(first), ahead);
+    let second = world.cluster.vote(0, &id("b"), number(1), ahead);
+    let second = world.ask(ops::record_vote(second), NOW);
+    let planned = world.readers[0].plan(&[first, second], 64);
+    // Somebody else was first with the first.
+    let other = world.cluster.vote(0, &id("a"), number(1), NOW);
+    world.done(ops::record_vote(other), NOW);
+    assert_eq!(world.store.commit(&planned.batch), [false, true]);
+    world.settle();
+    assert_eq!(world.findings, [[], []]);
+    assert!(world.state(0, "b").is_none());
+    world.assert_one_log();
+}
+
+#[test]
 fn a_ban_that_arrives_after_it_was_lifted_is_refused_by_its_guards() {
     let mut world = World::new(Cluster::new(5, 3), 2);
     for value in [1, 2] {
