@@ -4,7 +4,7 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use crate::failure::{Exit, Failure, Outcome};
-use crate::output::message_json;
+use crate::output::{Out, Tone, message_json};
 use crate::remote::Target;
 
 /// What each node said, by its context's name.
@@ -44,6 +44,20 @@ impl<A> Round<A> {
         self.answers
             .iter()
             .filter_map(|(_, answer)| answer.as_ref().ok())
+    }
+
+    /// Shows what came of it at each node, and gives how it ended: as [`Round::end`].
+    pub(crate) fn shown(self, out: Out, told: impl Fn(&A) -> String) -> Outcome {
+        let mut table = out.table(&["node", "what came of it"]);
+        for (name, answer) in &self.answers {
+            let (tone, text) = match answer {
+                Ok(answer) => (Tone::Good, told(answer)),
+                Err(failure) => (Tone::Bad, failure.to_string()),
+            };
+            table.add_row([out.cell(Tone::Plain, name), out.cell(tone, text)]);
+        }
+        out.line(table);
+        self.end("acted")
     }
 
     /// Success if every node gave an answer. The failures were shown.

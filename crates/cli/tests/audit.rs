@@ -38,11 +38,16 @@ fn the_record_of_a_running_cluster_holds() {
         let command = [&["trace", "tx_001", "--json"], more].concat();
         home.run(&command).expect(0).json()
     };
-    let (asked, read) = (told(&[]), told(&["--config", config]));
+    let ended = |more: &[&str]| {
+        until("the end of the story", || {
+            let story = told(more);
+            (story["state"] == "CONFIRMED").then_some(story)
+        })
+    };
+    let (asked, read) = (ended(&[]), ended(&["--config", config]));
     assert_eq!(asked["trace_id"], read["trace_id"]);
     assert_eq!(asked["missing"], serde_json::json!(["node5"]));
     for story in [&asked, &read] {
-        assert_eq!(story["state"], "CONFIRMED", "{story}");
         let events = story["events"].as_array().expect("events");
         let votes = events.iter().filter(|event| {
             let what = event["what"].as_str().unwrap_or_default();

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::parse_node_id;
 use crate::failure::Outcome;
 use crate::operator::{Operator, OperatorArgs};
-use crate::output::{Out, Tone};
+use crate::output::Out;
 use crate::remote::Target;
 use crate::rounds::each;
 
@@ -50,16 +50,7 @@ pub(crate) async fn run(args: BanArgs, out: Out) -> Outcome {
         "banned": round.good().any(|answer| answer.banned),
         "nodes": round.json("BanResponse"),
     }));
-    let mut table = out.table(&["node", "what came of it"]);
-    for (name, answer) in &round.answers {
-        let (tone, text) = match answer {
-            Ok(answer) => (Tone::Good, told(answer)),
-            Err(failure) => (Tone::Bad, failure.to_string()),
-        };
-        table.add_row([out.cell(Tone::Plain, name), out.cell(tone, text)]);
-    }
-    out.line(table);
-    round.end("acted")
+    round.shown(out, told)
 }
 
 fn told(answer: &BanResponse) -> String {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::failure::Outcome;
 use crate::operator::{Operator, OperatorArgs};
-use crate::output::{Out, Tone};
+use crate::output::Out;
 use crate::remote::Target;
 use crate::rounds::each;
 
@@ -30,17 +30,7 @@ pub(crate) async fn run(args: DrainArgs, out: Out) -> Outcome {
     let act = async |target: &Target| Operator::connect(target)?.drain(DrainRequest {}).await;
     let round = each(args.operator.targets()?, act).await;
     out.json_pretty(&json!({ "nodes": round.json("DrainResponse") }));
-    let mut table = out.table(&["node", "what came of it"]);
-    for (name, answer) in &round.answers {
-        let (tone, text) = match answer {
-            Ok(answer) => (
-                Tone::Good,
-                format!("drains, and has ended within {} s", answer.within_ms / 1000),
-            ),
-            Err(failure) => (Tone::Bad, failure.to_string()),
-        };
-        table.add_row([out.cell(Tone::Plain, name), out.cell(tone, text)]);
-    }
-    out.line(table);
-    round.end("acted")
+    round.shown(out, |answer| {
+        format!("drains, and has ended within {} s", answer.within_ms / 1000)
+    })
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::failure::Outcome;
 use crate::operator::{Operator, OperatorArgs};
-use crate::output::{Out, Tone};
+use crate::output::Out;
 use crate::remote::Target;
 use crate::rounds::each;
 
@@ -37,17 +37,7 @@ pub(crate) async fn run(args: LogLevelArgs, out: Out) -> Outcome {
     };
     let round = each(args.operator.targets()?, act).await;
     out.json_pretty(&json!({ "nodes": round.json("SetLogLevelResponse") }));
-    let mut table = out.table(&["node", "what came of it"]);
-    for (name, answer) in &round.answers {
-        let (tone, text) = match answer {
-            Ok(answer) => (
-                Tone::Good,
-                format!("logs {}, before {}", answer.level, answer.previous),
-            ),
-            Err(failure) => (Tone::Bad, failure.to_string()),
-        };
-        table.add_row([out.cell(Tone::Plain, name), out.cell(tone, text)]);
-    }
-    out.line(table);
-    round.end("acted")
+    round.shown(out, |answer| {
+        format!("logs {}, before {}", answer.level, answer.previous)
+    })
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::parse_node_id;
 use crate::failure::Outcome;
 use crate::operator::{Operator, OperatorArgs};
-use crate::output::{Out, Tone};
+use crate::output::Out;
 use crate::remote::Target;
 use crate::rounds::in_turn;
 
@@ -66,16 +66,7 @@ pub(crate) async fn run(args: UnbanArgs, out: Out) -> Outcome {
         "lifted": round.good().any(|answer| answer.lifted),
         "nodes": round.json("UnbanResponse"),
     }));
-    let mut table = out.table(&["node", "what came of it"]);
-    for (name, answer) in &round.answers {
-        let (tone, text) = match answer {
-            Ok(answer) => (Tone::Good, told(answer)),
-            Err(failure) => (Tone::Bad, failure.to_string()),
-        };
-        table.add_row([out.cell(Tone::Plain, name), out.cell(tone, text)]);
-    }
-    out.line(table);
-    round.end("acted")
+    round.shown(out, told)
 }
 
 fn told(answer: &UnbanResponse) -> String {
