@@ -1,5 +1,7 @@
-//! A client that calls without end: most of its calls are refused with a time to wait,
-//! they cost the node little, and the client beside it keeps its pace.
+//! A client that calls without end: no more of its calls reach the service than its
+//! limit gives, the others are refused with a time to wait, and the client beside it is
+//! answered all the same. How fast is printed, and held by nothing: on a machine that
+//! does other things too that says nothing about the node.
 
 mod common;
 
@@ -16,12 +18,26 @@ use tokio::task::JoinSet;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
+/// The honest client has enough for its 30 votes and 200 questions without waiting; the
+/// flood uses up its own.
+const BURST: u32 = 300;
+
+/// Tasks of a flood, each with one call at a time.
+const TASKS: u32 = 32;
+
+/// A refusal comes after so long at the earliest, so that there are not too many.
+const REFUSED_AFTER: Duration = Duration::from_millis(100);
+
+/// What everybody gets beside that.
+const CALLS_PER_SEC: u32 = 20;
+
 /// Calls of one kind without end, from many tasks at once.
 struct Flood {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicU64>,
     refused: Arc<AtomicU64>,
     tasks: JoinSet<()>,
+    began: Instant,
 }
 
 impl Flood {
@@ -33,8 +49,9 @@ impl Flood {
             served: Arc::default(),
             refused: Arc::default(),
             tasks: JoinSet::new(),
+            began: Instant::now(),
         };
-        for _ in 0..32 {
+        for _ in 0..TASKS {
             let mut client = VoteServiceClient::new(channel.clone());
             let stop = flood.stop.clone();
             let (served, refused) = (flood.served.clone(), flood.refused.clone());
@@ -69,16 +86,25 @@ impl Flood {
         soon("the flood is refused", refused).await;
     }
 
-    /// How many calls were served and how many refused.
+    /// How many calls were served and how many refused. Neither may be more than the limit
+    /// and the delay of refusals give for the time that it took.
     async fn end(mut self) -> (u64, u64) {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(task) = self.tasks.join_next().await {
             task.unwrap();
         }
-        (
-            self.served.load(Ordering::Relaxed),
-            self.refused.load(Ordering::Relaxed),
-        )
+        let served = self.served.load(Ordering::Relaxed);
+        let most = u64::from(BURST) + self.began.elapsed().as_secs() * u64::from(CALLS_PER_SEC);
+        let most = most + u64::from(CALLS_PER_SEC);
+        assert!(served <= most, "{served} served, where {most} are the most");
+        let refused = self.refused.load(Ordering::Relaxed);
+        let each = self.began.elapsed().as_millis() / REFUSED_AFTER.as_millis() + 1;
+        let most = each * u128::from(TASKS);
+        assert!(
+            u128::from(refused) <= most,
+            "{refused} refused, where {most} are the most"
+        );
+        (served, refused)
     }
 }
 
@@ -99,17 +125,14 @@ async fn honest(cluster: &Cluster) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_is_refused_and_the_client_beside_it_keeps_its_pace() {
+async fn a_flood_is_refused_and_the_client_beside_it_is_answered() {
     let mut cluster = Cluster::new(2, 2);
     let mut nodes = Vec::new();
     for i in 0..2 {
         let node = cluster.start_with(i, |parts| {
-            let few = NonZeroU32::new(20).unwrap();
             parts.limits = Limits {
-                calls_per_sec: few,
-                // The honest client has enough for its 30 votes and 200 questions without
-                // waiting; the flood uses up its own.
-                burst: NonZeroU32::new(300).unwrap(),
+                calls_per_sec: NonZeroU32::new(CALLS_PER_SEC).unwrap(),
+                burst: NonZeroU32::new(BURST).unwrap(),
                 ..Limits::default()
             };
         });
@@ -128,15 +151,14 @@ async fn a_flood_is_refused_and_the_client_beside_it_keeps_its_pace() {
     flood.end().await;
     let flood = Flood::at(&cluster, 0);
     flood.until_refused(300).await;
+    // None of its questions is refused: `honest` would fail.
+    let before = flood.refused.load(Ordering::Relaxed);
     let through = honest(&cluster).await;
+    let meanwhile = flood.refused.load(Ordering::Relaxed) - before;
     let (served, refused) = flood.end().await;
     println!(
         "median: {beside:?} beside a flood, {through:?} in it; {served} served, {refused} refused"
     );
-    assert!(
-        through < beside * 5,
-        "{through:?} in the flood, {beside:?} beside it"
-    );
-    assert!(refused > served, "{served} served, {refused} refused");
+    assert!(meanwhile > 0, "the flood had ended");
     assert!(nodes[0].counts().calls_limited >= refused);
 }
