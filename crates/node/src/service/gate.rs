@@ -167,6 +167,10 @@ impl Rules {
     }
 }
 
+/// Whoever calls too often hears of it after this time. A caller without manners calls
+/// again at once: a timer costs less than its next refusal.
+const REFUSED_AFTER: Duration = Duration::from_millis(100);
+
 /// Puts the gate before a service.
 #[derive(Clone)]
 pub(crate) struct GateLayer(pub(crate) Arc<Rules>);
@@ -208,6 +212,7 @@ where
         let span = span(&request, peer);
         let method = method(request.uri().path());
         if let Err(error) = self.rules.admit(request.uri().path(), peer) {
+            let too_many = matches!(error, ApiError::RateLimited { .. });
             let status = Status::from(error);
             self.rules.meter.called(method, status.code());
             span.in_scope(
@@ -215,7 +220,12 @@ where
             );
             let mut answer = status.into_http();
             self.rules.stamp(&mut answer);
-            return Box::pin(std::future::ready(Ok(answer)));
+            return Box::pin(async move {
+                if too_many {
+                    tokio::time::sleep(REFUSED_AFTER).await;
+                }
+                Ok(answer)
+            });
         }
         let began = Instant::now();
         let request = patience::within(self.rules.patience, request);
