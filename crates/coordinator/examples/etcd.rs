@@ -76,6 +76,7 @@ async fn run(endpoints: Vec<String>, votes: usize, rounds: usize) {
     let mut ratios = Vec::new();
     for round in 0..rounds {
         let plain = by_hand(&endpoints, &format!("/bench/hand{round}/"), votes).await;
+        println!("hand");
         let (ours, lone_us) = by_coordinator(&endpoints, &cluster, round, votes).await;
         let ratio = ours / plain;
         println!(

@@ -62,7 +62,7 @@ impl Coordinator for Modelled {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&number.to_be_bytes());
         let id = OpId(id);
-        let asks = [Ask { id, op, now_ms }];
+        let asks = [Ask::new(id, op, now_ms)];
         let mut reader = self.reader.lock().expect("no test panics with it");
         let mut store = self.shared.store.lock().expect("no test panics with it");
         let mut fresh = false;

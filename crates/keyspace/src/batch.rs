@@ -5,23 +5,55 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::TxId;
 use quorate_consensus::board::{Outcome, Refusal, subject};
+use quorate_consensus::statement::{BootBody, parse};
 use quorate_consensus::wire::BoardOp;
 use quorate_consensus::wire::board_op::Op;
 
 use crate::kv::{Step, Write};
 use crate::reader::Reader;
-use crate::record::{OpId, Record};
+use crate::record::{OpId, Voted};
 use crate::{names, plan};
 
 /// An operation that waits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
+    pub(crate) id: OpId,
+    pub(crate) op: BoardOp,
+    pub(crate) now_ms: u64,
+    /// The vote that it records, if it does.
+    pub(crate) voted: Option<Voted>,
+    /// The transaction that it is about, of what is no vote.
+    about: Option<TxId>,
+}
+
+impl Ask {
+    /// The operation `op` of the time `now_ms`, milliseconds since the Unix epoch; `id`
+    /// names the attempt. Reads what it is about, once for all plans that it is in.
+    pub fn new(id: OpId, op: BoardOp, now_ms: u64) -> Self {
+        let voted = Voted::of(&op);
+        let about = match voted {
+            Some(_) => None,
+            None => subject(&op),
+        };
+        Self {
+            id,
+            op,
+            now_ms,
+            voted,
+            about,
+        }
+    }
+
     /// Names the attempt.
-    pub id: OpId,
-    /// The operation.
-    pub op: BoardOp,
-    /// Its time: milliseconds since the Unix epoch.
-    pub now_ms: u64,
+    pub fn id(&self) -> OpId {
+        self.id
+    }
+
+    /// The transaction that it is about, if it is about one.
+    pub(crate) fn about(&self) -> Option<&TxId> {
+        let voted = self.voted.as_ref().map(|vote| &vote.tx_id);
+        voted.or(self.about.as_ref())
+    }
 }
 
 /// What the board as far as it was read says without the store's help.
@@ -91,7 +123,8 @@ impl Reader {
     pub fn plan(&self, asks: &[impl Borrow<Ask>], most: usize) -> Planned {
         let mut planned = Planned::default();
         let asks: Vec<&Ask> = asks.iter().map(Borrow::borrow).collect();
-        let mut board = self.board().excerpt(asks.iter().map(|ask| &ask.op));
+        let subjects = asks.iter().map(|ask| (ask.about(), &ask.op));
+        let mut board = self.board().excerpt(subjects);
         let mut touched: BTreeMap<TxId, bool> = BTreeMap::new();
         let mut keys: BTreeSet<String> = BTreeSet::new();
         let mut bytes = 0;
@@ -103,9 +136,8 @@ impl Reader {
             }
             let is_vote = matches!(ask.op.op, Some(Op::RecordVote(_)));
             let alone = matches!(ask.op.op, Some(Op::Ban(_) | Op::Unban(_) | Op::Accuse(_)));
-            let about = subject(&ask.op);
+            let about = ask.about();
             let depends = about
-                .as_ref()
                 .and_then(|tx_id| touched.get(tx_id))
                 .is_some_and(|only_votes| !(is_vote && *only_votes));
             let is_first = planned.batch.steps.is_empty();
@@ -115,7 +147,7 @@ impl Reader {
             }
             // Known before it is applied: what the step would write, as far as two
             // operations can clash without sharing a ballot.
-            let before = self.clash_keys(&ask.op);
+            let before = self.clash_keys(ask);
             if before.iter().any(|key| keys.contains(key)) {
                 planned.waiting.push((place, Deferred::Clashes));
                 continue;
@@ -129,28 +161,23 @@ impl Reader {
                 planned.settled.push((place, verdict));
                 continue;
             }
-            let record = Record {
-                id: ask.id,
-                op: ask.op.clone(),
-                time_ms: ask.now_ms,
-                index: planned.batch.steps.len() as u32,
-                origin: None,
-            };
+            let index = planned.batch.steps.len() as u32;
             // Of a vote the first key is the vote's own.
             let second = is_vote && before.first().is_some_and(|key| self.knows(key));
             let moved = match &ask.op.op {
-                Some(Op::Expire(_)) => self.votes_to_move(about.as_ref()),
+                Some(Op::Expire(_)) => self.votes_to_move(about),
                 _ => Vec::new(),
             };
             // `None` only for what the board would have refused.
-            let Some(step) = plan::step(&board, &record, self.revision(), second, moved) else {
+            let at = self.revision();
+            let Some(step) = plan::step(&board, ask, index, at, second, moved) else {
                 continue;
             };
             bytes += step.writes.iter().map(size).sum::<usize>();
             keys.extend(before);
             if let Some(tx_id) = about {
                 touched
-                    .entry(tx_id)
+                    .entry(tx_id.clone())
                     .and_modify(|only| *only &= is_vote)
                     .or_insert(is_vote);
             }
@@ -166,22 +193,11 @@ impl Reader {
     }
 
     /// The keys by which operations clash that are not of one ballot's moves.
-    fn clash_keys(&self, op: &BoardOp) -> Vec<String> {
-        use quorate_consensus::statement::{BootBody, VoteBody, parse};
-        match &op.op {
-            Some(Op::RecordVote(op)) => {
-                let parsed = op
-                    .vote
-                    .as_ref()
-                    .map(|vote| parse::<VoteBody>(&vote.statement));
-                let Some(Ok((header, body))) = parsed else {
-                    return Vec::new();
-                };
-                vec![
-                    names::vote(&body.tx_id, &header.node_id),
-                    names::count(&body.tx_id, &body.choice),
-                ]
-            }
+    fn clash_keys(&self, ask: &Ask) -> Vec<String> {
+        if let Some(vote) = &ask.voted {
+            return vec![vote.key(), vote.counter()];
+        }
+        match &ask.op.op {
             Some(Op::Boot(op)) => {
                 let parsed = op
                     .boot

@@ -1,13 +1,14 @@
 //! One operation as a step: what it compares, and what it puts.
 
-use quorate_consensus::board::{Board, subject};
-use quorate_consensus::statement::{AccusationBody, BootBody, VoteBody, parse};
+use quorate_consensus::board::Board;
+use quorate_consensus::statement::{AccusationBody, BootBody, parse};
 use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::{NodeId, TxId};
 
+use crate::batch::Ask;
 use crate::kv::{Guard, Step, Write};
 use crate::names::{self, Name};
-use crate::record::Record;
+use crate::record::encode;
 use crate::view::{Says, says};
 
 /// An expired ballot's vote that makes room: its key, and the record as it lies on.
@@ -17,12 +18,13 @@ pub(crate) struct Moved {
     pub(crate) value: Vec<u8>,
 }
 
-/// The step that puts `record` on the board. `after` is a board on which it took
-/// effect; `at` the store's revision that this was derived from; `second` says that a
-/// vote is its trustee's second one.
+/// The step that puts the record of `ask` on the board, at the place `index` of its
+/// transaction. `after` is a board on which it took effect; `at` the store's revision
+/// that this was derived from; `second` says that a vote is its trustee's second one.
 pub(crate) fn step(
     after: &Board,
-    record: &Record,
+    ask: &Ask,
+    index: u32,
     at: u64,
     second: bool,
     moved: Vec<Moved>,
@@ -32,31 +34,30 @@ pub(crate) fn step(
         at,
         step: Step::default(),
     };
-    let value = record.encode();
-    match record.op.op.as_ref()? {
-        Op::RecordVote(op) => {
-            let (header, body) = parse::<VoteBody>(&op.vote.as_ref()?.statement).ok()?;
-            let (tx_id, node_id) = (body.tx_id, header.node_id);
-            plan.guard(Guard::Absent(names::banned(&node_id)));
+    let value = encode(ask.id, &ask.op, ask.now_ms, index, None);
+    match ask.op.op.as_ref()? {
+        Op::RecordVote(_) => {
+            let voted = ask.voted.as_ref()?;
+            plan.guard(Guard::Absent(names::banned(&voted.node_id)));
             if second {
-                plan.record(names::second_vote(&tx_id, &node_id), value);
+                plan.record(voted.second_key(), value);
                 // The first must be the one that this was held against.
-                plan.guard(Guard::Unchanged(names::vote(&tx_id, &node_id), at));
+                plan.guard(Guard::Unchanged(voted.key(), at));
             } else {
-                plan.record(names::vote(&tx_id, &node_id), value);
-                plan.write(Write::put(names::count(&tx_id, &body.choice), ""));
+                plan.record(voted.key(), value);
+                plan.write(Write::put(voted.counter(), ""));
             }
         }
         Op::Boot(op) => {
             let (header, _) = parse::<BootBody>(&op.boot.as_ref()?.statement).ok()?;
-            plan.record(names::operation(record.id), value);
+            plan.record(names::operation(ask.id), value);
             plan.guard(Guard::Unchanged(names::member(&header.node_id), at));
             plan.view(names::member(&header.node_id));
         }
         Op::Accuse(op) => {
             let signed = op.accusation.as_ref()?;
             let (header, body) = parse::<AccusationBody>(&signed.statement).ok()?;
-            plan.record(names::operation(record.id), value);
+            plan.record(names::operation(ask.id), value);
             plan.guard(Guard::AllUnchanged(names::BANNED.into(), at));
             let key = names::accusation(&body.accused, &header.node_id);
             plan.guard(Guard::Unchanged(key.clone(), at));
@@ -64,30 +65,30 @@ pub(crate) fn step(
         }
         Op::Ban(op) => {
             let node_id = NodeId::new(&op.node_id).ok()?;
-            plan.record(names::operation(record.id), value);
+            plan.record(names::operation(ask.id), value);
             plan.guard(Guard::AllUnchanged(names::BANNED.into(), at));
-            if let Some(tx_id) = subject(&record.op) {
-                plan.ballot_unchanged(&tx_id);
+            if let Some(tx_id) = ask.about() {
+                plan.ballot_unchanged(tx_id);
             }
             plan.view(names::banned(&node_id));
         }
         Op::Unban(op) => {
             let node_id = NodeId::new(&op.node_id).ok()?;
-            plan.record(names::operation(record.id), value);
+            plan.record(names::operation(ask.id), value);
             plan.guard(Guard::AllUnchanged(names::BANNED.into(), at));
             plan.guard(Guard::AllUnchanged(names::accusations_of(&node_id), at));
             plan.view(names::banned(&node_id));
-            plan.write(Write::put(names::LIFTED, record.id.to_string()));
+            plan.write(Write::put(names::LIFTED, ask.id.to_string()));
             plan.write(Write::DeleteAll(names::accusations_of(&node_id)));
         }
-        about => {
-            let tx_id = subject(&record.op)?;
-            plan.record(names::operation(record.id), value);
-            plan.ballot_unchanged(&tx_id);
+        of_ballot => {
+            let tx_id = ask.about()?;
+            plan.record(names::operation(ask.id), value);
+            plan.ballot_unchanged(tx_id);
             // A ban turns dissent into none, in every open ballot.
             plan.guard(Guard::AllUnchanged(names::BANNED.into(), at));
-            plan.view(names::status(&tx_id));
-            plan.of_ballot(about, &tx_id, moved);
+            plan.view(names::status(tx_id));
+            plan.of_ballot(of_ballot, tx_id, moved);
         }
     }
     Some(plan.step)

@@ -12,7 +12,7 @@ use quorate_consensus::{Rules, TxId, Verifier};
 use crate::kv::{Change, Guard, KeyValue, Step, Write};
 use crate::names::{self, Name};
 use crate::plan::Moved;
-use crate::record::{OpId, Position, Record};
+use crate::record::{OpId, Position, Record, Voted};
 use crate::view::{self, Says, says};
 
 /// What became of an operation that reached the store.
@@ -116,6 +116,13 @@ struct Known {
     revision: u64,
     /// How often this reader has put it back.
     put_back: u32,
+}
+
+/// A record that was not read before.
+struct New {
+    record: Record,
+    voted: Option<Voted>,
+    mod_revision: u64,
 }
 
 /// How often a reader puts one record back: against somebody who deletes it over and
@@ -381,7 +388,7 @@ impl Reader {
     ) -> BTreeSet<String> {
         let mut counters = BTreeSet::new();
         // Of two that claim one place, the one that was written there comes first.
-        let mut new: BTreeMap<(Position, bool, String), (Record, u64)> = BTreeMap::new();
+        let mut new: BTreeMap<(Position, bool, String), New> = BTreeMap::new();
         for kv in puts {
             if Name::of(&kv.key) != Name::Record {
                 continue;
@@ -397,8 +404,12 @@ impl Reader {
                 taken.mending.push(removal(&kv.key, kv.mod_revision));
                 continue;
             }
-            let record = Record::decode(&kv.value).filter(|r| r.belongs_under(&kv.key));
-            let Some(record) = record else {
+            let record = Record::decode(&kv.value).and_then(|record| {
+                let voted = Voted::of(&record.op);
+                let belongs = record.belongs_under(&kv.key, voted.as_ref());
+                belongs.then_some((record, voted))
+            });
+            let Some((record, voted)) = record else {
                 self.refused.insert((kv.key.clone(), kv.mod_revision));
                 remove(&kv, What::Misplaced, taken);
                 continue;
@@ -449,9 +460,22 @@ impl Reader {
                 continue;
             }
             let key = (position, record.origin.is_some(), kv.key);
-            new.insert(key, (record, kv.mod_revision));
+            let mod_revision = kv.mod_revision;
+            new.insert(
+                key,
+                New {
+                    record,
+                    voted,
+                    mod_revision,
+                },
+            );
         }
-        for ((position, _, key), (record, mod_revision)) in new {
+        for ((position, _, key), found) in new {
+            let New {
+                record,
+                voted,
+                mod_revision,
+            } = found;
             if self.known.contains_key(&position) {
                 taken.findings.push(Finding {
                     key: key.clone(),
@@ -460,7 +484,6 @@ impl Reader {
                 taken.mending.push(removal(&key, mod_revision));
                 continue;
             }
-            let raises = vote_counter(&record);
             let reply = match self
                 .board
                 .apply(&record.op, record.time_ms, self.verifier.as_ref())
@@ -487,7 +510,7 @@ impl Reader {
                     Reply::Refused(refusal)
                 }
             };
-            counters.extend(raises);
+            counters.extend(voted.map(|vote| vote.counter()));
             taken.replies.push((record.id, reply));
         }
         counters
@@ -623,15 +646,6 @@ fn can_be_late(record: &Record, refusal: &Refusal) -> bool {
         Some(Op::Ban(_)) => matches!(refusal, Refusal::Unproven(_) | Refusal::AdvanceFirst(_)),
         _ => false,
     }
-}
-
-fn vote_counter(record: &Record) -> Option<String> {
-    use quorate_consensus::statement::{VoteBody, parse};
-    let Some(Op::RecordVote(op)) = &record.op.op else {
-        return None;
-    };
-    let (_, body) = parse::<VoteBody>(&op.vote.as_ref()?.statement).ok()?;
-    Some(names::count(&body.tx_id, &body.choice))
 }
 
 /// Writes a key that is not there.

@@ -6,7 +6,7 @@ use prost::Message as _;
 use quorate_consensus::statement::{VoteBody, parse};
 use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::wire::{BoardOp, StoreRecord};
-use quorate_consensus::{NodeId, TxId};
+use quorate_consensus::{Choice, NodeId, TxId};
 
 use crate::names;
 
@@ -55,20 +55,7 @@ pub struct Record {
 impl Record {
     /// The value of its key.
     pub fn encode(&self) -> Vec<u8> {
-        let rest = StoreRecord {
-            op: None,
-            time_ms: self.time_ms,
-            op_id: self.id.0.to_vec(),
-            index: self.index,
-            origin: self.origin.unwrap_or(0),
-        };
-        let op = self.op.encoded_len();
-        let mut value = Vec::with_capacity(op + rest.encoded_len() + 2 * MOST_PREFIX);
-        // A message is its fields one after the other: the operation, which may be
-        // large, need not be cloned to be written.
-        prost::encoding::message::encode(OP_FIELD, &self.op, &mut value);
-        value.extend(rest.encode_to_vec());
-        value
+        encode(self.id, &self.op, self.time_ms, self.index, self.origin)
     }
 
     /// Reads a key's value; none if it is no record.
@@ -83,9 +70,10 @@ impl Record {
         })
     }
 
-    /// Whether its operation may lie under this key. Somebody else's vote under a
-    /// trustee's key would keep that trustee's own away.
-    pub(crate) fn belongs_under(&self, key: &str) -> bool {
+    /// Whether its operation may lie under this key; `voted` is what it records, if it
+    /// records a vote. Somebody else's vote under a trustee's key would keep that
+    /// trustee's own away.
+    pub(crate) fn belongs_under(&self, key: &str, voted: Option<&Voted>) -> bool {
         if let Some(revision) = self.origin {
             let position = Position {
                 revision,
@@ -95,22 +83,74 @@ impl Record {
                 return true;
             }
         }
-        match vote_of(&self.op) {
-            Some((tx_id, node_id)) => {
-                key == names::vote(&tx_id, &node_id) || key == names::second_vote(&tx_id, &node_id)
-            }
+        match voted {
+            Some(vote) => key == vote.key() || key == vote.second_key(),
             None => key == names::operation(self.id),
         }
     }
 }
 
-/// Whose vote on what an operation records; nothing is verified.
-pub(crate) fn vote_of(op: &BoardOp) -> Option<(TxId, NodeId)> {
-    let Some(Op::RecordVote(op)) = &op.op else {
-        return None;
+/// The value of a [`Record`]'s key.
+pub(crate) fn encode(
+    id: OpId,
+    op: &BoardOp,
+    time_ms: u64,
+    index: u32,
+    origin: Option<u64>,
+) -> Vec<u8> {
+    let rest = StoreRecord {
+        op: None,
+        time_ms,
+        op_id: id.0.to_vec(),
+        index,
+        origin: origin.unwrap_or(0),
     };
-    let (header, body) = parse::<VoteBody>(&op.vote.as_ref()?.statement).ok()?;
-    Some((body.tx_id, header.node_id))
+    let most = op.encoded_len() + rest.encoded_len() + 2 * MOST_PREFIX;
+    let mut value = Vec::with_capacity(most);
+    // A message is its fields one after the other: the operation, which may be
+    // large, need not be cloned to be written.
+    prost::encoding::message::encode(OP_FIELD, op, &mut value);
+    value.extend(rest.encode_to_vec());
+    value
+}
+
+/// The vote that an operation records. To read it costs as much as anything else that
+/// is done with one, so it is read once and handed on.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Voted {
+    pub(crate) tx_id: TxId,
+    pub(crate) node_id: NodeId,
+    choice: Choice,
+}
+
+impl Voted {
+    /// Of an operation that records a vote which can be read; nothing is verified.
+    pub(crate) fn of(op: &BoardOp) -> Option<Self> {
+        let Some(Op::RecordVote(op)) = &op.op else {
+            return None;
+        };
+        let (header, body) = parse::<VoteBody>(&op.vote.as_ref()?.statement).ok()?;
+        Some(Self {
+            tx_id: body.tx_id,
+            node_id: header.node_id,
+            choice: body.choice,
+        })
+    }
+
+    /// Where it lies if it is its trustee's first.
+    pub(crate) fn key(&self) -> String {
+        names::vote(&self.tx_id, &self.node_id)
+    }
+
+    /// Where it lies otherwise.
+    pub(crate) fn second_key(&self) -> String {
+        names::second_vote(&self.tx_id, &self.node_id)
+    }
+
+    /// The counter that it raises.
+    pub(crate) fn counter(&self) -> String {
+        names::count(&self.tx_id, &self.choice)
+    }
 }
 
 #[cfg(test)]

@@ -42,10 +42,13 @@ pub fn subject(op: &BoardOp) -> Option<TxId> {
 }
 
 impl Board {
-    /// A board of what these operations read: applied to it, each comes out as it
-    /// would here. Costs as much as the members and the ballots in question, and for
+    /// A board of what these operations read, each of which comes with its
+    /// [`subject`]: applied to it, each comes out as it would here. Costs as much as the members and the ballots in question, and for
     /// a reservation as the list of all nonces, not as the whole board.
-    pub fn excerpt<'a>(&self, ops: impl IntoIterator<Item = &'a BoardOp>) -> Self {
+    pub fn excerpt<'a>(
+        &self,
+        ops: impl IntoIterator<Item = (Option<&'a TxId>, &'a BoardOp)>,
+    ) -> Self {
         let mut excerpt = Self {
             rules: Arc::clone(&self.rules),
             revision: self.revision,
@@ -57,14 +60,14 @@ impl Board {
             pardoned: BTreeSet::new(),
             pardoned_lies: BTreeSet::new(),
         };
-        for op in ops {
-            if let Some(tx_id) = subject(op)
-                && !excerpt.ballots.contains_key(&tx_id)
+        for (about, op) in ops {
+            if let Some(tx_id) = about
+                && !excerpt.ballots.contains_key(tx_id)
             {
-                if let Some(ballot) = self.ballots.get(&tx_id) {
-                    excerpt.ballots.insert(tx_id, ballot.clone());
-                } else if let Some(state) = self.collected.get(&tx_id) {
-                    excerpt.collected.insert(tx_id, *state);
+                if let Some(ballot) = self.ballots.get(tx_id) {
+                    excerpt.ballots.insert(tx_id.clone(), ballot.clone());
+                } else if let Some(state) = self.collected.get(tx_id) {
+                    excerpt.collected.insert(tx_id.clone(), *state);
                 }
             }
             match &op.op {

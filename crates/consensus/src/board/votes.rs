@@ -11,7 +11,7 @@ use crate::detector::{contradict, misbehaviour_but};
 use crate::fsm::Move;
 use crate::ids::{NodeId, TxId};
 use crate::rules::Rules;
-use crate::statement::{StatementError, Vote, VoteBody, open, parse};
+use crate::statement::{StatementError, Vote, VoteBody, open_parsed, parse};
 use crate::wire::board_event::Event;
 use crate::wire::{self, BallotState, DissentPolicy, RecordVoteOp, ViolationType, VoteRecorded};
 
@@ -23,7 +23,7 @@ impl Board {
     ) -> Result<Effect, Refusal> {
         let signed = op.vote.as_ref().ok_or(StatementError::Missing)?;
         let (header, body) = parse::<VoteBody>(&signed.statement)?;
-        let tx_id = body.tx_id;
+        let tx_id = body.tx_id.clone();
         let rules = match self.ballots.get(&tx_id) {
             Some(ballot) => &ballot.rules,
             None => self
@@ -31,7 +31,7 @@ impl Board {
                 .unwrap_or(&self.rules),
         };
         let rules = Arc::clone(rules);
-        let vote: Vote = open(signed, &rules, step.verifier)?;
+        let vote: Vote = open_parsed(signed, header, body, &rules, step.verifier)?;
         self.check_change_of_rules(&vote.body)?;
 
         if let Some(state) = self.collected.get(&tx_id) {

@@ -186,7 +186,7 @@ impl Coordinator for Etcd {
         }
         let (reply, answer) = oneshot::channel();
         let id = self.ids.next();
-        let job = Job::new(&self.shared, Ask { id, op, now_ms }, reply);
+        let job = Job::new(&self.shared, Ask::new(id, op, now_ms), reply);
         let asked = async {
             if self.jobs.send(job).await.is_err() {
                 return Err(StoreError::Closed.into());

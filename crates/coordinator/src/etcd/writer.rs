@@ -15,6 +15,11 @@ use crate::api::StoreError;
 
 type Answer = Result<Proposed, ProposeError>;
 
+/// How many transactions may have been carried out and not been read back yet, for each
+/// that may be on its way. Reading back takes etcd no work that a further transaction
+/// would have to wait for.
+const UNREAD: usize = 4;
+
 /// After trouble an operation is sent again after this pause.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -32,7 +37,7 @@ pub(super) struct Job {
 impl Job {
     pub(super) fn new(shared: &Arc<Shared>, ask: Ask, reply: oneshot::Sender<Answer>) -> Self {
         Self {
-            expected: shared.expect(ask.id),
+            expected: shared.expect(ask.id()),
             attempt: Attempt::new(ask),
             reply,
         }
@@ -61,6 +66,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     max_batch: usize,
     in_flight: Arc<Semaphore>,
+    unread: Arc<Semaphore>,
     back: mpsc::Sender<Job>,
     returned: mpsc::Receiver<Job>,
     queue: VecDeque<Job>,
@@ -70,10 +76,12 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, options: &Options) -> Self {
         let (back, returned) = mpsc::channel(options.queue.max(1));
+        let in_flight = options.in_flight.max(1);
         Self {
             shared,
             max_batch: options.max_batch.clamp(1, 64),
-            in_flight: Arc::new(Semaphore::new(options.in_flight.max(1))),
+            in_flight: Arc::new(Semaphore::new(in_flight)),
+            unread: Arc::new(Semaphore::new(in_flight * UNREAD)),
             back,
             returned,
             queue: VecDeque::new(),
@@ -94,7 +102,9 @@ impl Writer {
                 }
             }
             // While all transactions are on their way, what comes in waits together.
-            let Ok(permit) = Arc::clone(&self.in_flight).acquire_owned().await else {
+            let unread = Arc::clone(&self.unread).acquire_owned().await;
+            let in_flight = Arc::clone(&self.in_flight).acquire_owned().await;
+            let (Ok(unread), Ok(in_flight)) = (unread, in_flight) else {
                 return;
             };
             while let Ok(job) = self.returned.try_recv() {
@@ -113,8 +123,10 @@ impl Writer {
             }
             let (shared, back) = (Arc::clone(&self.shared), self.back.clone());
             tokio::spawn(async move {
-                carry_out(&shared, &batch, sent, &back).await;
-                drop(permit);
+                let carried_out = shared.connection.commit(&batch).await;
+                drop(in_flight);
+                read_back(&shared, carried_out, sent, &back).await;
+                drop(unread);
             });
         }
     }
@@ -187,9 +199,14 @@ async fn read_then_return(shared: Arc<Shared>, jobs: Vec<Job>, back: mpsc::Sende
     }
 }
 
-/// Sends a batch and waits until it was read back.
-async fn carry_out(shared: &Arc<Shared>, batch: &Batch, jobs: Vec<Job>, back: &mpsc::Sender<Job>) {
-    match shared.connection.commit(batch).await {
+/// Waits until a batch that was sent was read back, and answers.
+async fn read_back(
+    shared: &Arc<Shared>,
+    carried_out: Sent,
+    jobs: Vec<Job>,
+    back: &mpsc::Sender<Job>,
+) {
+    match carried_out {
         Sent::Done { revision, held } => {
             let read = shared.read_to(revision).await;
             for (mut job, held) in jobs.into_iter().zip(held) {

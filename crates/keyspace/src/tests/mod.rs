@@ -105,11 +105,7 @@ impl World {
         self.attempts += 1;
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.attempts.to_be_bytes());
-        Ask {
-            id: OpId(id),
-            op,
-            now_ms,
-        }
+        Ask::new(OpId(id), op, now_ms)
     }
 
     /// A reader sends operations from where it stands, without reading first; gives

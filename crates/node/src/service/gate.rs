@@ -215,9 +215,12 @@ where
             let too_many = matches!(error, ApiError::RateLimited { .. });
             let status = Status::from(error);
             self.rules.meter.called(method, status.code());
-            span.in_scope(
-                || tracing::info!(code = ?status.code(), reason = status.message(), "call.refused"),
-            );
+            let reason = status.message();
+            span.in_scope(|| match too_many {
+                // One line for each call of a flood would be a flood; it is counted.
+                true => tracing::debug!(code = ?status.code(), reason, "call.refused"),
+                false => tracing::info!(code = ?status.code(), reason, "call.refused"),
+            });
             let mut answer = status.into_http();
             self.rules.stamp(&mut answer);
             return Box::pin(async move {

@@ -262,7 +262,7 @@ impl Handle {
         id[8..].copy_from_slice(&self.next().to_be_bytes());
         let id = OpId(id);
         self.queue.push_back(Job {
-            attempt: Attempt::new(Ask { id, op, now_ms }),
+            attempt: Attempt::new(Ask::new(id, op, now_ms)),
             id,
             ticket: Some(ticket),
             heard: None,
@@ -351,7 +351,7 @@ impl Handle {
             let flying = self.flights.values_mut().flatten();
             let reading = self.reading.values_mut().flatten();
             let mut jobs = self.queue.iter_mut().chain(flying).chain(reading);
-            if let Some(job) = jobs.find(|job| job.attempt.ask().id == id) {
+            if let Some(job) = jobs.find(|job| job.attempt.ask().id() == id) {
                 job.heard = Some(reply);
             }
         }

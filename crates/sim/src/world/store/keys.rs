@@ -163,11 +163,7 @@ impl Keys {
         self.attempts += 1;
         let mut id = [0xff; 16];
         id[8..].copy_from_slice(&self.attempts.to_be_bytes());
-        let ask = Ask {
-            id: OpId(id),
-            op: op.clone(),
-            now_ms,
-        };
+        let ask = Ask::new(OpId(id), op.clone(), now_ms);
         let planned = self.truth.plan(&[ask], 1);
         if !planned.batch.steps.is_empty() {
             self.model.commit(&planned.batch);
