@@ -5,7 +5,7 @@
 //! Reading order: [`ids`] and [`choice`] are the words, [`statement`] what somebody
 //! signed, [`rules`] who may decide, [`ballot`] one transaction's votes, [`fsm`] the
 //! table of moves, [`detector`] what proves a lie, [`board`] the ordered record,
-//! [`proof`] what a stranger can check offline.
+//! [`proof`] what a stranger can check offline, [`batch`] what peers say to each other.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::panic, clippy::expect_used)
@@ -13,6 +13,7 @@
 
 mod address;
 pub mod ballot;
+pub mod batch;
 pub mod board;
 pub mod choice;
 pub mod detector;

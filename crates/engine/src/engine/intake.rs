@@ -3,6 +3,7 @@
 //! turn to record them.
 
 use quorate_consensus::TxId;
+use quorate_consensus::batch::Said;
 use quorate_consensus::statement::{
     self, AbortBody, AccusationBody, Body, DecisionBody, ObservationBody, OperatorActBody, Signed,
     StatementError, Vote, VoteBody,
@@ -11,7 +12,7 @@ use quorate_consensus::wire::{self, AccusationKind};
 
 use super::Engine;
 use super::local::Held;
-use super::mesh::{Heard, Said, Worth};
+use super::mesh::{Heard, Worth};
 use super::verdicts::digest_of;
 use crate::api::Now;
 

@@ -18,6 +18,7 @@
 //! What this node holds for an open question is announced again as long as the question
 //! is open (`duties`), so a node that has lost its memory finds it at its neighbours.
 
+use quorate_consensus::batch::Said;
 use quorate_consensus::wire::{self, AccusationKind, Frame, frame};
 use quorate_consensus::{NodeId, Rules, TxId};
 use quorate_gossip::{FULL_MESH, Mesh, MessageId, Output, Params};
@@ -30,58 +31,6 @@ use crate::api::{Effect, Now};
 /// The first protocol version with these frames: who speaks an older one hears each
 /// statement from its author, and says its own to everybody.
 pub(super) const SINCE: u32 = 2;
-
-/// A statement, and what it is.
-#[derive(Clone, Debug)]
-pub(super) enum Said {
-    Vote(wire::TracedVote),
-    Decision(wire::SignedStatement),
-    Abort(wire::SignedStatement),
-    Observation(wire::SignedStatement),
-    Accusation(wire::SignedStatement),
-    OperatorAct(wire::SignedStatement),
-}
-
-impl Said {
-    fn signed(&self) -> Option<&wire::SignedStatement> {
-        match self {
-            Self::Vote(vote) => vote.vote.as_ref(),
-            Self::Decision(signed)
-            | Self::Abort(signed)
-            | Self::Observation(signed)
-            | Self::Accusation(signed)
-            | Self::OperatorAct(signed) => Some(signed),
-        }
-    }
-
-    fn put_into(self, batch: &mut wire::Batch) {
-        match self {
-            Self::Vote(vote) => batch.votes.push(vote),
-            Self::Decision(signed) => batch.decisions.push(signed),
-            Self::Abort(signed) => batch.aborts.push(signed),
-            Self::Observation(signed) => batch.observations.push(signed),
-            Self::Accusation(signed) => batch.accusations.push(signed),
-            Self::OperatorAct(signed) => batch.operator_acts.push(signed),
-        }
-    }
-
-    /// What is in a batch, evidence aside: the votes in it are on their way by
-    /// themselves, and whoever sees two that differ needs no other evidence.
-    fn of(batch: wire::Batch) -> impl Iterator<Item = Self> {
-        let votes = batch.votes.into_iter().map(Self::Vote);
-        let decisions = batch.decisions.into_iter().map(Self::Decision);
-        let aborts = batch.aborts.into_iter().map(Self::Abort);
-        let observations = batch.observations.into_iter().map(Self::Observation);
-        let accusations = batch.accusations.into_iter().map(Self::Accusation);
-        let acts = batch.operator_acts.into_iter().map(Self::OperatorAct);
-        votes
-            .chain(decisions)
-            .chain(aborts)
-            .chain(observations)
-            .chain(accusations)
-            .chain(acts)
-    }
-}
 
 /// What a peer's verified statement is worth to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,9 +112,11 @@ impl Engine {
         }
     }
 
-    /// This node's own statements set out on their way through the mesh.
+    /// This node's own statements set out on their way through the mesh. Evidence stays:
+    /// the votes in it are on their way by themselves, and whoever sees two that differ
+    /// needs no other evidence.
     pub(super) fn push(mesh: &mut Statements, now: Now, own: &NodeId, batch: wire::Batch) {
-        for said in Said::of(batch) {
+        for said in Said::all_of(batch) {
             if let Some(signed) = said.signed() {
                 let (id, len) = (id_of(signed), len_of(signed));
                 mesh.accept(now.mono_ms, None, id, own.clone(), said, len);
@@ -270,11 +221,7 @@ impl Engine {
         for output in outputs {
             let (to, body) = match output {
                 Output::Send { to, messages } => {
-                    let mut batch = wire::Batch::default();
-                    messages
-                        .into_iter()
-                        .for_each(|said| said.put_into(&mut batch));
-                    (to, frame::Body::Batch(batch))
+                    (to, frame::Body::Batch(messages.into_iter().collect()))
                 }
                 Output::Announce { to, ids } => {
                     let ids = ids.into_iter().map(|id| id.0.to_vec()).collect();

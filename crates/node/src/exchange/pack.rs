@@ -2,10 +2,9 @@
 //! one frame is spread over several.
 
 use prost::Message as _;
+use quorate_consensus::batch::Said;
 use quorate_consensus::statement::{self, VoteBody};
-use quorate_consensus::wire::{
-    self, Batch, Frame, Misbehaviour, SignedStatement, TracedVote, frame,
-};
+use quorate_consensus::wire::{self, Batch, Frame, frame};
 use quorate_telemetry::TraceContext;
 
 /// The most bytes that a frame may have, its wrapping included.
@@ -14,71 +13,30 @@ pub const MAX_FRAME: usize = 1024 * 1024;
 /// Room for the tags and lengths around statements.
 const MARGIN: usize = 64;
 
-/// One statement of a batch.
-enum Item {
-    Vote(TracedVote),
-    Decision(SignedStatement),
-    Abort(SignedStatement),
-    Observation(SignedStatement),
-    Accusation(SignedStatement),
-    OperatorAct(SignedStatement),
-    Evidence(Misbehaviour),
-}
-
-impl Item {
-    fn of(batch: Batch) -> impl Iterator<Item = Self> {
-        let votes = batch.votes.into_iter().map(Self::Vote);
-        let evidence = batch.evidence.into_iter().map(Self::Evidence);
-        let decisions = batch.decisions.into_iter().map(Self::Decision);
-        let aborts = batch.aborts.into_iter().map(Self::Abort);
-        let observations = batch.observations.into_iter().map(Self::Observation);
-        let accusations = batch.accusations.into_iter().map(Self::Accusation);
-        let acts = batch.operator_acts.into_iter().map(Self::OperatorAct);
-        votes
-            .chain(evidence)
-            .chain(decisions)
-            .chain(aborts)
-            .chain(observations)
-            .chain(accusations)
-            .chain(acts)
-    }
-
-    /// Bytes in a batch, with room for tag and length.
-    fn len(&self) -> usize {
-        8 + match self {
-            Self::Vote(vote) => vote.encoded_len(),
-            Self::Evidence(misbehaviour) => misbehaviour.encoded_len(),
-            Self::Decision(s)
-            | Self::Abort(s)
-            | Self::Observation(s)
-            | Self::Accusation(s)
-            | Self::OperatorAct(s) => s.encoded_len(),
-        }
-    }
-
-    fn put_into(self, batch: &mut Batch) {
-        match self {
-            Self::Vote(vote) => batch.votes.push(traced(vote)),
-            Self::Evidence(misbehaviour) => batch.evidence.push(misbehaviour),
-            Self::Decision(s) => batch.decisions.push(s),
-            Self::Abort(s) => batch.aborts.push(s),
-            Self::Observation(s) => batch.observations.push(s),
-            Self::Accusation(s) => batch.accusations.push(s),
-            Self::OperatorAct(s) => batch.operator_acts.push(s),
-        }
+/// Bytes in a batch, with room for tag and length.
+fn len_of(said: &Said) -> usize {
+    8 + match said {
+        Said::Vote(vote) => vote.encoded_len(),
+        Said::Evidence(misbehaviour) => misbehaviour.encoded_len(),
+        Said::Decision(signed)
+        | Said::Abort(signed)
+        | Said::Observation(signed)
+        | Said::Accusation(signed)
+        | Said::OperatorAct(signed) => signed.encoded_len(),
     }
 }
 
 /// Gives a vote the context of its transaction's trace, unless it has one.
-fn traced(mut vote: TracedVote) -> TracedVote {
-    if vote.traceparent.is_empty()
+fn traced(mut said: Said) -> Said {
+    if let Said::Vote(vote) = &mut said
+        && vote.traceparent.is_empty()
         && let Some(signed) = &vote.vote
         && let Ok((header, body)) = statement::parse::<VoteBody>(&signed.statement)
     {
         let context = TraceContext::decision(&header.cluster_id, &body.tx_id);
         vote.traceparent = context.to_string();
     }
-    vote
+    said
 }
 
 /// A `traceparent` is this long.
@@ -100,13 +58,13 @@ pub(crate) fn pack(frames: impl IntoIterator<Item = Frame>, limit: usize) -> Vec
     for frame in frames {
         match frame.body {
             Some(frame::Body::Batch(statements)) => {
-                for item in Item::of(statements) {
-                    let more = item.len() + TRACEPARENT;
+                for said in Said::all_of(statements) {
+                    let more = len_of(&said) + TRACEPARENT;
                     if len + more + MARGIN > limit {
                         flush(&mut batch, &mut len, &mut packed);
                     }
                     len += more;
-                    item.put_into(&mut batch);
+                    traced(said).put_into(&mut batch);
                 }
             }
             body => {
@@ -127,7 +85,7 @@ pub(crate) fn encode(frame: Frame) -> bytes::Bytes {
 
 #[cfg(test)]
 mod tests {
-    use quorate_consensus::wire::{Ping, Resync};
+    use quorate_consensus::wire::{Ping, Resync, SignedStatement, TracedVote};
     use quorate_testkit::{Cluster, NOW, number, tx};
 
     use super::*;

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 
 use prost::Message as _;
+use quorate_consensus::batch::Said;
 use quorate_consensus::wire::{self, BoardOp, frame};
 
 use super::{Cue, Liar, Lie, Stage, batch};
@@ -36,8 +37,7 @@ const OPS: usize = 4;
 pub(super) struct Replayer {
     /// Digests of what it has repeated.
     heard: BTreeSet<[u8; 32]>,
-    /// Statements, each in a batch of its own.
-    kept: Vec<wire::Batch>,
+    kept: Vec<Said>,
     ops: Vec<BoardOp>,
     wakes: u32,
 }
@@ -79,27 +79,25 @@ impl Replayer {
     /// What it has not repeated yet.
     fn fresh(&mut self, heard: &wire::Batch) -> wire::Batch {
         let mut fresh = wire::Batch::default();
-        for piece in pieces(heard) {
-            let digest = *blake3::hash(&piece.encode_to_vec()).as_bytes();
+        for said in said(heard.clone()) {
+            let alone: wire::Batch = std::iter::once(said.clone()).collect();
+            let digest = *blake3::hash(&alone.encode_to_vec()).as_bytes();
             if self.heard.len() >= MOST_HEARD || !self.heard.insert(digest) {
                 continue;
             }
             if self.kept.len() < MOST_KEPT {
-                self.kept.push(piece.clone());
+                self.kept.push(said.clone());
             }
-            add(&mut fresh, piece);
+            said.put_into(&mut fresh);
         }
         fresh
     }
 
     /// Some of what it has kept, from a place that the dice choose.
     fn old(&self, stage: &Stage<'_>) -> Option<wire::Batch> {
-        let mut old = wire::Batch::default();
         let from = stage.pick(self.kept.len(), 1);
-        for piece in self.kept.iter().skip(from).take(STATEMENTS) {
-            add(&mut old, piece.clone());
-        }
-        (!self.kept.is_empty()).then_some(old)
+        let old = self.kept.iter().skip(from).take(STATEMENTS).cloned();
+        (!self.kept.is_empty()).then(|| old.collect())
     }
 
     fn again(&mut self, stage: &Stage<'_>) -> Vec<Lie> {
@@ -118,65 +116,16 @@ impl Replayer {
     }
 }
 
-/// Each statement in a batch of its own.
-fn pieces(whole: &wire::Batch) -> Vec<wire::Batch> {
-    let none = wire::Batch::default;
-    let mut pieces = Vec::new();
-    for traced in &whole.votes {
-        let traced = wire::TracedVote {
-            vote: traced.vote.clone(),
-            traceparent: String::new(),
-        };
-        pieces.push(wire::Batch {
-            votes: vec![traced],
-            ..none()
-        });
-    }
-    for signed in &whole.decisions {
-        pieces.push(wire::Batch {
-            decisions: vec![signed.clone()],
-            ..none()
-        });
-    }
-    for signed in &whole.aborts {
-        pieces.push(wire::Batch {
-            aborts: vec![signed.clone()],
-            ..none()
-        });
-    }
-    for signed in &whole.observations {
-        pieces.push(wire::Batch {
-            observations: vec![signed.clone()],
-            ..none()
-        });
-    }
-    for signed in &whole.accusations {
-        pieces.push(wire::Batch {
-            accusations: vec![signed.clone()],
-            ..none()
-        });
-    }
-    for signed in &whole.operator_acts {
-        pieces.push(wire::Batch {
-            operator_acts: vec![signed.clone()],
-            ..none()
-        });
-    }
-    for evidence in &whole.evidence {
-        pieces.push(wire::Batch {
-            evidence: vec![evidence.clone()],
-            ..none()
-        });
-    }
-    pieces
-}
-
-fn add(whole: &mut wire::Batch, piece: wire::Batch) {
-    whole.votes.extend(piece.votes);
-    whole.decisions.extend(piece.decisions);
-    whole.aborts.extend(piece.aborts);
-    whole.observations.extend(piece.observations);
-    whole.accusations.extend(piece.accusations);
-    whole.operator_acts.extend(piece.operator_acts);
-    whole.evidence.extend(piece.evidence);
+/// What a batch says: evidence last, and votes without their traces, which differ from
+/// sender to sender.
+fn said(batch: wire::Batch) -> impl Iterator<Item = Said> {
+    let (evidence, others): (Vec<_>, Vec<_>) =
+        Said::all_of(batch).partition(|said| matches!(said, Said::Evidence(_)));
+    let bare = |mut said| {
+        if let Said::Vote(traced) = &mut said {
+            traced.traceparent.clear();
+        }
+        said
+    };
+    others.into_iter().map(bare).chain(evidence)
 }
