@@ -6,9 +6,10 @@ use quorate_consensus::wire::{self, Frame};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
 
-/// Hands bytes through.
+/// Hands bytes through as they are, in both directions: a node reads its peers' frames
+/// so, and whoever tries a node with any bytes sends them so.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RawCodec;
+pub struct RawCodec;
 
 impl Codec for RawCodec {
     type Encode = Bytes;

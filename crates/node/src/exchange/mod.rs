@@ -27,7 +27,7 @@ use crate::metrics::Meter;
 use crate::network::Network;
 use crate::prewarm::Prewarmer;
 
-pub(crate) use codec::RawCodec;
+pub use codec::RawCodec;
 pub(crate) use dial::Dialler;
 pub use pack::MAX_FRAME;
 pub(crate) use queue::{Enqueued, Queue};

@@ -1,43 +1,9 @@
 //! Calls that no generated client would make: any bytes, to any method.
 
-use bytes::{Buf as _, BufMut as _, Bytes};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use bytes::Bytes;
+use quorate_node::exchange::RawCodec;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
-
-/// Sends bytes as they are.
-#[derive(Clone, Copy, Default)]
-pub struct AnyBytes;
-
-impl Codec for AnyBytes {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for AnyBytes {
-    type Item = Bytes;
-    type Error = Status;
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for AnyBytes {
-    type Item = Bytes;
-    type Error = Status;
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
-}
 
 /// Every method that is no stream of frames.
 pub const METHODS: [&str; 6] = [
@@ -55,7 +21,7 @@ pub async fn call(channel: &Channel, method: &'static str, bytes: &[u8]) -> Resu
     grpc.ready().await.unwrap();
     let path = http::uri::PathAndQuery::from_static(method);
     let request = Request::new(Bytes::copy_from_slice(bytes));
-    let response = grpc.server_streaming(request, path, AnyBytes).await?;
+    let response = grpc.server_streaming(request, path, RawCodec).await?;
     let message = response.into_inner().message().await?;
     message.ok_or_else(|| Status::unknown("nothing came"))
 }
