@@ -5,39 +5,12 @@ mod common;
 use common::Home;
 use serde_json::Value;
 
-/// A cluster CA, the trustee `alone`, its node's certificate and a client's.
-fn enrolled() -> Home {
-    let home = Home::new();
-    for args in [
-        &["certs", "init", "--cluster", "solo"][..],
-        &[
-            "certs",
-            "request",
-            "--cluster",
-            "solo",
-            "--node-id",
-            "alone",
-        ],
-        &["certs", "sign", "--node-id", "alone"],
-        &["certs", "issue", "--node-id", "alone", "--name", "app"],
-    ] {
-        home.run(args).expect(0);
-    }
-    home
-}
-
-fn show(home: &Home, file: &str) -> Value {
-    home.run(&["certs", "show", file, "--json"])
-        .expect(0)
-        .json()
-}
-
 #[test]
 fn a_certificate_is_renewed_with_its_key_and_with_a_new_one() {
-    let home = enrolled();
+    let home = Home::enrolled();
     let key = home.path().join("certs/alone.key");
     let old_key = std::fs::read(&key).expect("a key");
-    let before = show(&home, "certs/alone.crt");
+    let before = home.certificate("certs/alone.crt");
     let renew = [
         "certs",
         "renew",
@@ -50,7 +23,7 @@ fn a_certificate_is_renewed_with_its_key_and_with_a_new_one() {
     assert_eq!(made["cert"], "certs/alone.crt");
     assert_eq!(made["key"], Value::Null);
     assert_eq!(made["facts"]["identity"], "spiffe://solo/node/alone");
-    let after = show(&home, "certs/alone.crt");
+    let after = home.certificate("certs/alone.crt");
     assert_eq!(after, made["facts"]);
     assert_ne!(after["serial"], before["serial"]);
     assert_eq!(after["dns"], before["dns"]);
@@ -73,7 +46,7 @@ fn a_certificate_is_renewed_with_its_key_and_with_a_new_one() {
 
 #[test]
 fn away_from_the_cluster_ca_a_new_key_is_a_request() {
-    let home = enrolled();
+    let home = Home::enrolled();
     let ca = home.path().join("elsewhere");
     std::fs::create_dir(&ca).expect("a directory");
     for file in ["ca.crt", "ca.key"] {
@@ -115,7 +88,7 @@ fn away_from_the_cluster_ca_a_new_key_is_a_request() {
 
 #[test]
 fn what_is_revoked_is_on_its_ca_s_list_and_not_renewed() {
-    let home = enrolled();
+    let home = Home::enrolled();
     let empty = home.run(&["certs", "crl", "--json"]).expect(1).error();
     let hint = empty["hint"].as_str().expect("a hint");
     assert!(hint.contains("crl --renew"), "{hint}");
@@ -135,7 +108,7 @@ fn what_is_revoked_is_on_its_ca_s_list_and_not_renewed() {
         .zip(list["this_update_ms"].as_u64());
     assert_eq!(span.map(|(next, this)| next - this), Some(week));
 
-    let serial = show(&home, "certs/alone.crt")["serial"].clone();
+    let serial = home.certificate("certs/alone.crt")["serial"].clone();
     let revoked = home
         .run(&["certs", "revoke", "certs/alone.crt", "--json"])
         .expect(0)
@@ -154,7 +127,7 @@ fn what_is_revoked_is_on_its_ca_s_list_and_not_renewed() {
     assert!(renewed.stderr.contains("is revoked"), "{}", renewed.stderr);
 
     // A client's goes on its trustee's own list, by its number alone, too.
-    let serial = show(&home, "certs/app.crt")["serial"].clone();
+    let serial = home.certificate("certs/app.crt")["serial"].clone();
     let by_number = [
         "certs",
         "revoke",
@@ -181,7 +154,7 @@ fn what_is_revoked_is_on_its_ca_s_list_and_not_renewed() {
 
 #[test]
 fn every_place_can_be_named() {
-    let home = enrolled();
+    let home = Home::enrolled();
     std::fs::rename(home.path().join("certs"), home.path().join("ca")).expect("moved");
     let alone = home.path().join("mine.crt");
     std::fs::copy(home.path().join("ca/alone.crt"), &alone).expect("copied");
@@ -190,7 +163,7 @@ fn every_place_can_be_named() {
     ];
     let made = home.run(&renew).expect(0).json();
     assert_eq!(made["cert"], "new.crt");
-    let serial = |file: &str| show(&home, file)["serial"].clone();
+    let serial = |file: &str| home.certificate(file)["serial"].clone();
     assert_ne!(serial("new.crt"), serial("mine.crt"));
 
     let revoke = [

@@ -172,8 +172,7 @@ fn errors_say_what_to_try() {
 
 #[test]
 fn nobody_there_is_3() {
-    let home = Home::new();
-    enrol(&home);
+    let home = Home::enrolled();
     // Bound and let go: nobody listens there now.
     let port = free_port();
     let endpoint = format!("localhost:{port}");
@@ -294,8 +293,7 @@ fn version_completions_and_the_default_configuration() {
 
 #[test]
 fn no_colours_in_a_pipe() {
-    let home = Home::new();
-    enrol(&home);
+    let home = Home::enrolled();
     let rules = home
         .run(&["rules", "show", "genesis.rules"])
         .expect(0)
@@ -306,12 +304,8 @@ fn no_colours_in_a_pipe() {
 
 #[test]
 fn certificates_show_and_verify() {
-    let home = Home::new();
-    enrol(&home);
-    let show = home
-        .run(&["certs", "show", "certs/alone.crt", "--json"])
-        .expect(0)
-        .json();
+    let home = Home::enrolled();
+    let show = home.certificate("certs/alone.crt");
     assert_eq!(show["identity"], "spiffe://solo/node/alone");
     assert_eq!(show["role"], "node");
     home.run(&["certs", "verify", "certs/alone.crt", "--ca", "certs/ca.crt"])

@@ -3,14 +3,13 @@
 
 mod common;
 
-use common::{Dev, Home, enrol, free_port, until};
+use common::{Dev, Home, free_port, until};
 use quorate_testkit::servers::Postgres;
 use serde_json::Value;
 
 #[test]
 fn a_genesis_says_what_its_flags_say() {
-    let home = Home::new();
-    enrol(&home);
+    let home = Home::enrolled();
     let plain = home.run(&["rules", "show", "genesis.rules", "--json"]);
     let plain = plain.expect(0).json();
     assert_eq!(plain["dissent"], "abort");
@@ -69,12 +68,6 @@ fn a_genesis_says_what_its_flags_say() {
     assert_ne!(rules["cluster_id"], plain["cluster_id"]);
 }
 
-/// What a certificate says.
-fn show(home: &Home, file: &str) -> Value {
-    let show = ["certs", "show", file, "--json"];
-    home.run(&show).expect(0).json()
-}
-
 /// How long a certificate is valid, in whole days.
 fn days(facts: &Value) -> u64 {
     let ms = |name: &str| facts[name].as_u64().expect("a time");
@@ -95,7 +88,7 @@ fn certificates_are_made_where_and_as_their_flags_say() {
         "100",
     ];
     home.run(&init).expect(0);
-    assert_eq!(days(&show(&home, "ca/ca.crt")), 100);
+    assert_eq!(days(&home.certificate("ca/ca.crt")), 100);
     let name = "quorate.example.org";
     let request = [
         "certs",
@@ -128,7 +121,7 @@ fn certificates_are_made_where_and_as_their_flags_say() {
     let refused = home.run(&sign).expect(1).stderr;
     assert!(refused.contains(&format!("--san {name}")), "{refused}");
     home.run(&[&sign[..], &["--san", name]].concat()).expect(0);
-    let node = show(&home, "own/alone.crt");
+    let node = home.certificate("own/alone.crt");
     assert_eq!(days(&node), 10);
     let names = node["dns"].as_array().expect("names");
     assert!(names.contains(&name.into()), "{names:?}");
@@ -149,7 +142,7 @@ fn certificates_are_made_where_and_as_their_flags_say() {
         "5",
     ];
     home.run(&issue).expect(0);
-    let alice = show(&home, "alice/alice.crt");
+    let alice = home.certificate("alice/alice.crt");
     assert_eq!(alice["role"], "operator");
     assert_eq!(days(&alice), 5);
 
@@ -167,7 +160,7 @@ fn certificates_are_made_where_and_as_their_flags_say() {
         "6",
     ];
     home.run(&renew).expect(0);
-    assert_eq!(days(&show(&home, "alice/next.crt")), 6);
+    assert_eq!(days(&home.certificate("alice/next.crt")), 6);
     // Revoked on a list that lies elsewhere, which `verify` takes.
     let revoke = [
         "certs",

@@ -68,6 +68,19 @@ impl Home {
         Self { dir }
     }
 
+    /// One with what [`enrol`] makes in it.
+    pub(crate) fn enrolled() -> Self {
+        let home = Self::new();
+        enrol(&home);
+        home
+    }
+
+    /// What a certificate says.
+    pub(crate) fn certificate(&self, file: &str) -> Value {
+        let show = ["certs", "show", file, "--json"];
+        self.run(&show).expect(0).json()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
