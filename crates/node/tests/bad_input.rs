@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::calls::{METHODS, call, truncated};
+use common::calls::{Callers, METHODS, call, truncated};
 use common::*;
 use prost::Message as _;
 use quorate_consensus::wire::{
@@ -105,15 +105,17 @@ async fn bad_requests_are_typed_errors_and_change_nothing() {
     refused(unknown, Code::NotFound, "UNKNOWN_TRANSACTION");
 
     // Random, truncated and oversized bytes on every method.
-    for method in METHODS {
+    let callers = Callers::of(&cluster, 0);
+    for method in METHODS.iter() {
+        let channel = callers.who_may(method);
         for garbage in [&[0xff; 40][..], b"\x0a\x7fshort", b"not protobuf at all"] {
-            let result = call(&channel, method, garbage).await;
+            let result = call(channel, method, garbage).await;
             refused(result, Code::InvalidArgument, "MALFORMED_REQUEST");
         }
         let large = vec![0; 300 * 1024];
-        let result = call(&channel, method, &large).await;
+        let result = call(channel, method, &large).await;
         refused(result, Code::InvalidArgument, "REQUEST_TOO_LARGE");
-        let status = truncated(&channel, method).await;
+        let status = truncated(channel, method).await;
         assert_eq!(reason(&status), "MALFORMED_REQUEST", "{method}: {status:?}");
     }
     let missing = call(&channel, "/quorate.v1.VoteService/NoSuch", b"").await;
