@@ -256,6 +256,10 @@ impl PeerClocks {
     /// Waits until some peer's clock was read, or none can be, and for another one where
     /// that says that this clock is off; but not for long.
     pub(crate) async fn looked(&self) {
+        if self.left(SECOND_LOOK).is_zero() {
+            // Every proposal comes by here, and nothing is waited for any more.
+            return;
+        }
         let mut unseen = self.unseen.subscribe();
         // Who cannot be reached says nothing.
         let first = unseen.wait_for(|unseen| *unseen == 0);
@@ -396,6 +400,32 @@ mod tests {
         );
         let behind = clocks(1, &[("a", -minutes)]).off().unwrap().to_string();
         assert!(behind.contains("300.0 s behind a's"), "{behind}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_proposed_waits_for_a_first_and_a_second_look_and_never_later() {
+        let waits = async |clocks: &PeerClocks| {
+            let began = tokio::time::Instant::now();
+            clocks.looked().await;
+            began.elapsed().as_millis()
+        };
+        // Nobody was looked at yet; and of a second look there is no need.
+        let unseen = PeerClocks::new(Clock::start(0), 30_000, 4, 1);
+        assert!((1_000..1_010).contains(&waits(&unseen).await));
+        // One was, and its clock says that ours is off.
+        unseen.note(NodeId::new("a").unwrap(), 300_000);
+        assert!((3_900..4_010).contains(&waits(&unseen).await));
+        assert!(unseen.is_doubtful());
+        assert_eq!(waits(&unseen).await, 0);
+        // In time: a second one that agrees with ours.
+        let doubtful = clocks(4, &[("a", 300_000)]);
+        let second = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            doubtful.note(NodeId::new("b").unwrap(), 0);
+        };
+        let (waited, ()) = tokio::join!(waits(&doubtful), second);
+        assert!((2_000..2_010).contains(&waited));
+        assert_eq!(waits(&doubtful).await, 0);
     }
 
     #[tokio::test]
