@@ -701,17 +701,8 @@ impl NodeHandle {
         &self,
         look: impl Fn(&Engine) -> Option<T> + Clone + Send + 'static,
     ) -> Option<T> {
-        let mut pulse = self.running.pulse.clone();
-        loop {
-            pulse.borrow_and_update();
-            if let Some(found) = self.look(look.clone()).await? {
-                return Some(found);
-            }
-            let again = Duration::from_millis(50);
-            if let Ok(Err(_)) = tokio::time::timeout(again, pulse.changed()).await {
-                return None;
-            }
-        }
+        let running = &self.running;
+        running.mailbox.until(&running.pulse, look).await.ok()
     }
 
     /// Waits until the node has ended by itself, and tells why: a fault, or something

@@ -1,6 +1,6 @@
 //! What reaches the driver, and how.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quorate_consensus::NodeId;
 use quorate_consensus::wire::{BoardEntry, Frame};
@@ -8,14 +8,19 @@ use quorate_engine::{
     Alert, Answer, Engine, Event, Now, OperatorAct, Reject, RequestId, StreamId, Submit,
 };
 use quorate_telemetry::TraceContext;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Span;
 
+use crate::driver::Pulse;
 use crate::exchange::Queue;
 use crate::traces::Arrival;
 
 /// How many messages wait for the driver before their senders do.
 pub(crate) const CAPACITY: usize = 4096;
+
+/// Between two looks at the engine while something is awaited: not all of it changes the
+/// board, streams that come and go do not, nor an act that is not complete.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A look at the engine, taken between two events.
 pub(crate) type Look = Box<dyn FnOnce(&Engine, Now) + Send>;
@@ -116,6 +121,26 @@ impl Mailbox {
         });
         self.send(Message::Look(look)).await?;
         receiver.await.map_err(|_| Gone)
+    }
+
+    /// Looks at the engine until that gives something: after every change that the pulse
+    /// tells of, and every [`LOOK_EVERY`] besides.
+    pub(crate) async fn until<T: Send + 'static>(
+        &self,
+        pulse: &watch::Receiver<Pulse>,
+        look: impl Fn(&Engine) -> Option<T> + Clone + Send + 'static,
+    ) -> Result<T, Gone> {
+        let mut pulse = pulse.clone();
+        loop {
+            pulse.borrow_and_update();
+            let look = look.clone();
+            if let Some(found) = self.look(move |engine, _| look(engine)).await? {
+                return Ok(found);
+            }
+            if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, pulse.changed()).await {
+                return Err(Gone);
+            }
+        }
     }
 
     /// Asks something that is answered through a channel.

@@ -34,9 +34,6 @@ use crate::seen::SeenAudit;
 use crate::service::in_time;
 use crate::status::ApiError;
 
-/// Between two looks at the engine while something is awaited that changes no board.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
 /// What the methods need.
 pub(crate) struct Operators {
     pub(crate) own: NodeId,
@@ -76,20 +73,11 @@ impl Operators {
         limit: Duration,
         look: impl Fn(&Engine) -> Option<T> + Clone + Send + 'static,
     ) -> Result<Option<T>, ApiError> {
-        let mut pulse = self.pulse.clone();
-        let looking = async {
-            loop {
-                pulse.borrow_and_update();
-                if let Some(found) = self.look(look.clone()).await? {
-                    return Ok(Some(found));
-                }
-                // An act changes no board before it is complete.
-                let _ = tokio::time::timeout(LOOK_EVERY, pulse.changed()).await;
-            }
-        };
-        tokio::time::timeout(limit, looking)
-            .await
-            .unwrap_or(Ok(None))
+        let looking = self.mailbox.until(&self.pulse, look);
+        match tokio::time::timeout(limit, looking).await {
+            Ok(found) => Ok(Some(found?)),
+            Err(_) => Ok(None),
+        }
     }
 }
 
