@@ -1,30 +1,31 @@
-//! A node's life: start, service, drain, and the two ways to end without one.
+//! A node's life: how it is put together and started here; what holds it and ends it in
+//! `handle`.
 //!
 //! Each node has threads of its own. So several can live in one process, as in
 //! `quorate dev`, and a crash takes a node's tasks away at once, as it would a
 //! process.
 
-use std::collections::BTreeMap;
+mod handle;
+mod threads;
+
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate_audit::{AuditError, AuditStore};
 use quorate_consensus::NodeId;
 use quorate_engine::{Config as EngineConfig, Engine};
-use quorate_telemetry::{ExportCounts, Exporter, StageSink};
-use quorate_tls::material::OwnCertificate;
+use quorate_telemetry::StageSink;
 use quorate_tls::{Listener, ListenerOptions, Registry};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::sync::{broadcast, oneshot, watch};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::alerts::Alerts;
 use crate::certificates::{self, Certificates};
 use crate::clock::{Clock, wall_ms};
 use crate::collector::Collector;
-use crate::driver::{Driver, Ports, Pulse, Stopped};
+use crate::driver::{Driver, Ports, Pulse};
 use crate::exchange::{Admission, Dialler, Roster, Sessions};
 use crate::feed::Feed;
 use crate::follower;
@@ -34,10 +35,10 @@ use crate::health::http::Server as HealthServer;
 use crate::health::monitor::{Monitor, ask_the_driver};
 use crate::journal::Journal;
 use crate::kept::{Kept, keep};
-use crate::mailbox::{Mailbox, Message};
+use crate::mailbox::Mailbox;
+use crate::metrics::Meter;
 use crate::metrics::sample::Sampler;
 use crate::metrics::stores::Timed;
-use crate::metrics::{Counts, Meter};
 use crate::network::Distant;
 use crate::operator::Operators;
 use crate::parts::{Parts, StartError};
@@ -50,17 +51,10 @@ use crate::service::{Api, GateRules, Quota};
 use crate::strangers;
 use crate::traces::{Rows, Traces};
 
-/// How long waiting clients may still be answered when the node drains.
-const CLIENTS_TIME: Duration = Duration::from_secs(3);
+pub use handle::{NodeHandle, termination};
 
-/// How long goodbyes and last responses may take.
-const FAREWELL_TIME: Duration = Duration::from_secs(5);
-
-/// How long the last spans may take to leave.
-const FLUSH_TIME: Duration = Duration::from_secs(2);
-
-/// How long the threads may take to end.
-const THREADS_TIME: Duration = Duration::from_secs(5);
+use handle::Running;
+use threads::{Life, Threads, end_threads};
 
 /// Direct messages that a watcher may be behind before it misses some.
 const MESSAGES: usize = 64;
@@ -144,118 +138,8 @@ impl Node {
             }
         };
         tracing::info!(%node_id, addr = %running.addr, "node.started");
-        let running = Arc::new(running);
-        let gone = CancellationToken::new();
-        tokio::spawn(drain_when_asked(
-            node_id.clone(),
-            Arc::downgrade(&running),
-            slot.clone(),
-            gone.clone(),
-        ));
-        Ok(NodeHandle {
-            node_id,
-            running,
-            runtime: slot,
-            ended: ended.subscribe(),
-            _gone: gone.drop_guard(),
-        })
+        Ok(NodeHandle::of(node_id, running, slot, ended.subscribe()))
     }
-}
-
-/// The runtime, until somebody takes it to end it.
-type Slot = Arc<Mutex<Threads>>;
-
-/// A node's threads.
-enum Threads {
-    /// They run, and are not handed over yet.
-    Starting,
-    /// They run.
-    Running(Runtime),
-    /// Somebody has ended them, or is about to.
-    Taken,
-}
-
-impl Threads {
-    /// Takes them, to end them; while the node starts, nothing changes.
-    fn take(slot: &Slot) -> Self {
-        let mut threads = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        match *threads {
-            Self::Starting => Self::Starting,
-            Self::Running(_) | Self::Taken => std::mem::replace(&mut threads, Self::Taken),
-        }
-    }
-}
-
-/// Ends a node's threads: its tasks are gone when this returns true. False: somebody
-/// else ends them.
-async fn end_threads(slot: &Slot) -> bool {
-    let Threads::Running(runtime) = Threads::take(slot) else {
-        return false;
-    };
-    let end = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(THREADS_TIME));
-    // A panic in there leaves nothing to be done.
-    let _ = end.await;
-    true
-}
-
-/// How the driver's end ends the node.
-struct Life {
-    slot: Slot,
-    ended: watch::Sender<Option<Stopped>>,
-}
-
-impl Life {
-    /// Runs the driver; when it ends by itself, the node goes down as in a crash.
-    async fn run(self, driver: Driver, drained: CancellationToken) {
-        let stopped = driver.run().await;
-        if stopped == Stopped::Shutdown {
-            self.ended.send_replace(Some(stopped));
-            drained.cancel();
-            return;
-        }
-        // Not on one of the threads that end.
-        let (slot, ended) = (self.slot, self.ended);
-        std::thread::spawn(move || {
-            loop {
-                match Threads::take(&slot) {
-                    Threads::Running(runtime) => {
-                        runtime.shutdown_timeout(THREADS_TIME);
-                        break;
-                    }
-                    // A node that fails while it starts is not in its slot yet.
-                    Threads::Starting => std::thread::sleep(Duration::from_millis(1)),
-                    Threads::Taken => break,
-                }
-            }
-            ended.send_replace(Some(stopped));
-        });
-    }
-}
-
-/// What a handle needs to know of a running node.
-struct Running {
-    addr: SocketAddr,
-    mailbox: Mailbox,
-    pulse: watch::Receiver<Pulse>,
-    exporter: Option<Exporter>,
-    meter: Arc<Meter>,
-    readiness: watch::Receiver<Readiness>,
-    health_addr: Option<SocketAddr>,
-    certificates: Arc<Certificates>,
-    doors: Arc<quorate_tls::Counters>,
-    registry: Registry,
-    feed: Arc<Feed>,
-    kept: Arc<Kept>,
-    stopping: CancellationToken,
-    ending: CancellationToken,
-    /// Cancelled when an operator wants the node to drain.
-    drain: CancellationToken,
-    /// Held while it drains; true once it has.
-    draining: tokio::sync::Mutex<bool>,
-    /// The driver has ended as it was asked to.
-    drained: CancellationToken,
-    /// The last call has ended.
-    served: CancellationToken,
 }
 
 /// Puts a node together on its own threads.
@@ -600,214 +484,4 @@ fn serve_health(
     })?;
     tokio::spawn(server.serve());
     Ok(addr)
-}
-
-/// A running node. Dropping it is as a crash.
-pub struct NodeHandle {
-    node_id: NodeId,
-    running: Arc<Running>,
-    runtime: Slot,
-    ended: watch::Receiver<Option<Stopped>>,
-    _gone: DropGuard,
-}
-
-impl NodeHandle {
-    /// The trustee it acts for.
-    pub fn node_id(&self) -> &NodeId {
-        &self.node_id
-    }
-
-    /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
-        self.running.addr
-    }
-
-    /// What it has counted.
-    pub fn counts(&self) -> Counts {
-        self.running.meter.counts()
-    }
-
-    /// Where it serves health and metrics, if it does.
-    pub fn health_addr(&self) -> Option<SocketAddr> {
-        self.running.health_addr
-    }
-
-    /// How it was found at the last look.
-    pub fn readiness(&self) -> Readiness {
-        self.running.readiness.borrow().clone()
-    }
-
-    /// Waits until a look at the node finds what is wanted; none when the node ended
-    /// before.
-    pub async fn until_found(&self, wanted: impl Fn(&Readiness) -> bool) -> Option<Readiness> {
-        let mut readiness = self.running.readiness.clone();
-        let found = readiness.wait_for(|found| wanted(found)).await;
-        found.ok().map(|found| found.clone())
-    }
-
-    /// What its own certificate in use says.
-    pub fn certificate(&self) -> OwnCertificate {
-        self.running.certificates.tls.own()
-    }
-
-    /// Reads the certificates again now, as the node does by itself when a file changes.
-    ///
-    /// # Errors
-    /// Why they were not taken; those in use stay in use, unless its own certificate is
-    /// revoked: then it takes nobody any more.
-    pub async fn reload_certificates(&self) -> Result<(), String> {
-        self.running.certificates.reload().await
-    }
-
-    /// What became of its spans; none when traces are off.
-    pub fn span_counts(&self) -> Option<ExportCounts> {
-        self.running.exporter.as_ref().map(Exporter::counts)
-    }
-
-    /// Connections that it accepted.
-    pub fn accepted_connections(&self) -> u64 {
-        self.running.doors.accepted()
-    }
-
-    /// Connections that it refused, by a stable word for why.
-    pub fn refused_connections(&self) -> BTreeMap<&'static str, u64> {
-        self.running.doors.refused()
-    }
-
-    /// Whether it is in service now.
-    pub fn is_in_service(&self) -> bool {
-        self.running.pulse.borrow().in_service
-    }
-
-    /// Waits until it is in service; false if it ended before.
-    pub async fn in_service(&self) -> bool {
-        let mut pulse = self.running.pulse.clone();
-        pulse.wait_for(|pulse| pulse.in_service).await.is_ok()
-    }
-
-    /// Looks at the engine between two events; none when the node has ended.
-    pub async fn look<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Engine) -> T + Send + 'static,
-    ) -> Option<T> {
-        let mailbox = &self.running.mailbox;
-        mailbox.look(|engine, _| look(engine)).await.ok()
-    }
-
-    /// Waits until a look at the engine gives something; none when the node ended
-    /// before. It looks after every change of the board, and every 50 ms besides, for
-    /// streams come and go without one.
-    pub async fn until<T: Send + 'static>(
-        &self,
-        look: impl Fn(&Engine) -> Option<T> + Clone + Send + 'static,
-    ) -> Option<T> {
-        let running = &self.running;
-        running.mailbox.until(&running.pulse, look).await.ok()
-    }
-
-    /// Waits until the node has ended by itself, and tells why: a fault, or something
-    /// that must not fail; all its tasks are gone then. Or an operator has it drained:
-    /// [`NodeHandle::shutdown`] then waits for the rest.
-    pub async fn stopped(&self) -> Stopped {
-        let mut ended = self.ended.clone();
-        let stopped = ended.wait_for(Option::is_some).await;
-        stopped
-            .ok()
-            .and_then(|s| s.clone())
-            .unwrap_or(Stopped::Crash)
-    }
-
-    /// Drains and ends, within 30 s: takes nothing new, answers clients that wait (or
-    /// tells them to repeat), says goodbye to peers, and leaves all that was
-    /// acknowledged durable.
-    pub async fn shutdown(self) {
-        drain(&self.node_id, &self.running, &self.runtime).await;
-    }
-
-    /// Ends at once, as a crash does: nothing is flushed, nobody is told. Its tasks
-    /// are gone and its data directory is free when this returns.
-    pub async fn kill(self) {
-        if !end_threads(&self.runtime).await {
-            // It was ending by itself.
-            self.stopped().await;
-        }
-    }
-}
-
-/// Drains the node when an operator asks for it, unless its handle is gone before.
-async fn drain_when_asked(
-    node_id: NodeId,
-    running: Weak<Running>,
-    slot: Slot,
-    gone: CancellationToken,
-) {
-    // Held by nobody meanwhile: the last handle's drop must free the data directory.
-    let Some(asked) = running.upgrade().map(|running| running.drain.clone()) else {
-        return;
-    };
-    tokio::select! {
-        () = asked.cancelled() => {}
-        () = gone.cancelled() => return,
-    }
-    if let Some(running) = running.upgrade() {
-        drain(&node_id, &running, &slot).await;
-    }
-}
-
-/// See [`NodeHandle::shutdown`]; who comes second waits for the first.
-async fn drain(node_id: &NodeId, running: &Running, slot: &Slot) {
-    let mut drained = running.draining.lock().await;
-    if *drained {
-        return;
-    }
-    tracing::info!(%node_id, "node.draining");
-    running.stopping.cancel();
-    let clients = async {
-        while let Ok(1..) = running.mailbox.ask(Message::Waiting).await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let _ = tokio::time::timeout(CLIENTS_TIME, clients).await;
-    running.ending.cancel();
-    let farewell = async {
-        let _ = running.mailbox.ask(Message::Goodbye).await;
-        // Who still waits hears that the node stops.
-        let _ = running.mailbox.send(Message::Stop).await;
-        running.drained.cancelled().await;
-        running.served.cancelled().await;
-        // What this node has seen can then be put back from here.
-        let head = *running.feed.heads().borrow();
-        running.kept.reaches(head).await;
-    };
-    if tokio::time::timeout(FAREWELL_TIME, farewell).await.is_err() {
-        tracing::debug!(open = running.registry.len(), "node.connections_cut");
-    }
-    running.registry.cancel_where(|_| true);
-    if let Some(exporter) = &running.exporter {
-        exporter.flush(FLUSH_TIME).await;
-    }
-    end_threads(slot).await;
-    *drained = true;
-    tracing::info!(%node_id, "node.stopped");
-}
-
-impl Drop for NodeHandle {
-    fn drop(&mut self) {
-        if let Threads::Running(runtime) = Threads::take(&self.runtime) {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// Waits until this process is asked to end: SIGTERM or Ctrl-C.
-///
-/// # Errors
-/// When the operating system lets nobody listen for signals.
-pub async fn termination() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-    }
 }
