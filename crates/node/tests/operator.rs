@@ -395,7 +395,7 @@ async fn the_level_of_the_log_is_changed_and_told() {
     let bad = operator(&cluster, 0).set_log_level(set("loud")).await;
     refused(bad, Code::InvalidArgument, "FIELD_INVALID");
     assert_eq!(log.level(), "off");
-    drop(node);
+    node.kill().await;
     // Where the process keeps its log to itself.
     let node = cluster.start(0).await;
     connected(&node, 0).await;

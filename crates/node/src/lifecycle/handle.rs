@@ -58,7 +58,8 @@ pub(super) struct Running {
     pub(super) served: CancellationToken,
 }
 
-/// A running node. Dropping it is as a crash.
+/// A running node. Dropping it is as a crash, and nobody waits for its threads: they let
+/// go of the data directory a moment later. [`NodeHandle::kill`] waits.
 pub struct NodeHandle {
     node_id: NodeId,
     running: Arc<Running>,
