@@ -65,6 +65,50 @@ fn threads_change_nothing() {
 }
 
 #[test]
+fn only_schedules_of_so_many_nodes_are_run() {
+    let home = Home::new();
+    let args = [
+        "sim",
+        "--seed",
+        "1",
+        "--nodes",
+        "2",
+        "--schedules",
+        "3",
+        "--json",
+    ];
+    let told = home.run(&args).expect(0).json();
+    assert_eq!((&told["schedules"], &told["nodes"]), (&3.into(), &2.into()));
+    // The same by hand: each of them is the schedule that its seed has alone.
+    let fits = |seed: &u64| quorate_sim::plan::draw::nodes(*seed) == 2;
+    let seeds: Vec<u64> = (1..).filter(fits).take(3).collect();
+    let one = |seed: u64| {
+        let seed = seed.to_string();
+        home.run(&["sim", "--seed", &seed, "--json"])
+            .expect(0)
+            .json()
+    };
+    let alone: Vec<Value> = seeds.iter().map(|seed| one(*seed)).collect();
+    assert!(alone.iter().all(|one| one["nodes"] == 2), "{alone:#?}");
+    let events = alone
+        .iter()
+        .map(|one| one["events"].as_u64().expect("a number"));
+    assert_eq!(told["events"], events.sum::<u64>());
+    // One story of a fresh seed, and a seed whose schedule has others.
+    let fresh = home
+        .run(&["sim", "--nodes", "2", "--trace", "--json"])
+        .expect(0);
+    assert_eq!(fresh.json()["nodes"], 2);
+    let first = seeds[0].to_string();
+    home.run(&["sim", "--seed", &first, "--nodes", "2"])
+        .expect(0);
+    let run = home
+        .run(&["sim", "--seed", &first, "--nodes", "3"])
+        .expect(2);
+    assert!(run.stderr.contains("has 2 nodes, not 3"), "{}", run.stderr);
+}
+
+#[test]
 fn a_golden_script_tells_its_story() {
     let home = Home::new();
     let name = "row-01-first-vote";
@@ -118,6 +162,12 @@ fn wrong_wishes_are_2() {
         (&["--schedules", "0"], "--schedules"),
         (&["--minutes", "0"], "minutes above 0"),
         (&["--threads", "0"], "--threads"),
+        (&["--nodes", "13"], "from 1 to 12"),
+        (
+            &["--nodes", "3", "--scenario", "row-01-first-vote"],
+            "--nodes",
+        ),
+        (&["--nodes", "3", "--script", "rules.txt"], "--nodes"),
     ] {
         let run = home.run(&[&["sim"], args].concat()).expect(2);
         assert!(run.stderr.contains(says), "{args:?}: {}", run.stderr);

@@ -3,13 +3,15 @@
 //!
 //! ```text
 //! hunt [--seed U64] [--schedules N] [--seconds S] [--threads T] [--scenario NAME]
-//!      [--board log|keys] [--scripts FOLDER]... [--keep-going] [--json]
+//!      [--board log|keys] [--nodes N] [--scripts FOLDER]... [--keep-going] [--json]
 //! ```
 //!
 //! Runs schedules from the seed on, until so many are done, the time is up, or one has
-//! failed. When none has, the plans in the folders are run, too. The exit code is 1 when
-//! one has failed. With `--json` the last line is
-//! `{"schedules": N, "ballots": N, "events": N, "seconds": X, "failures":
+//! failed. `--nodes` and `--board` pass over the seeds of other schedules. When none has
+//! failed, the plans in the folders are run, too. The exit code is 1 when one has failed.
+//! The fingerprint at the end is that of all that happened: two builds that differ in it
+//! differ in what they do. With `--json` the last line is
+//! `{"schedules": N, "ballots": N, "events": N, "fingerprint": "HEX", "seconds": X, "failures":
 //! [{"seed": U64, "invariant": "NAME", "detail": "…", "at_ms": N, "after": N}]}`; of a
 //! plan in a folder there is `"script": "NAME"` and no seed.
 
@@ -21,7 +23,7 @@ use std::time::{Duration, Instant};
 use quorate_sim::golden;
 use quorate_sim::hunt::{Hunt, Runner, Tally, many};
 use quorate_sim::plan::BoardKind;
-use quorate_sim::plan::draw::Family;
+use quorate_sim::plan::draw::{Family, MOST_NODES};
 use quorate_sim::world::Failure;
 
 /// Schedules make and drop millions of small values: a quarter of the time is the
@@ -121,6 +123,7 @@ fn args(mut given: impl Iterator<Item = String>) -> Result<Args, String> {
             schedules: u64::MAX,
             family: None,
             board: None,
+            nodes: None,
             threads: 1,
             keep_going: false,
         },
@@ -153,6 +156,12 @@ fn args(mut given: impl Iterator<Item = String>) -> Result<Args, String> {
                 let board = BoardKind::ALL.iter().find(|board| board.name() == wanted);
                 let board = board.ok_or(format!("there is no board {wanted}"))?;
                 args.hunt.board = Some(*board);
+            }
+            "--nodes" => {
+                let nodes = value()?;
+                let wanted = nodes.parse().ok().filter(|n| (1..=MOST_NODES).contains(n));
+                let wrong = format!("--nodes {nodes}: a number from 1 to {MOST_NODES}");
+                args.hunt.nodes = Some(wanted.ok_or(wrong)?);
             }
             "--scripts" => args.scripts.push(value()?.into()),
             "--keep-going" => args.hunt.keep_going = true,
@@ -194,6 +203,7 @@ fn json(tally: &Tally, scripts: &Scripts, seconds: f64) -> serde_json::Value {
         "schedules": tally.schedules + scripts.run,
         "ballots": tally.ballots + scripts.ballots,
         "events": tally.events + scripts.events,
+        "fingerprint": format!("{:016x}", tally.fingerprint),
         "seconds": seconds,
         "failures": by_seed.chain(by_script).collect::<Vec<_>>(),
     })
@@ -220,11 +230,12 @@ fn print(tally: &Tally, scripts: &Scripts, seconds: f64) {
     }
     let ballots = tally.ballots + scripts.ballots;
     println!(
-        "{} schedules, {} failed, {ballots} ballots, {} events, {seconds:.1} s, \
-         {:.0} ballots/s",
+        "{} schedules, {} failed, {ballots} ballots, {} events, fingerprint {:016x}, \
+         {seconds:.1} s, {:.0} ballots/s",
         tally.schedules + scripts.run,
         tally.failures.len() + usize::from(scripts.failed.is_some()),
         tally.events + scripts.events,
+        tally.fingerprint,
         ballots as f64 / seconds
     );
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use quorate_sim::plan::draw::MOST_NODES;
+
 use crate::failure::{Failure, Outcome};
 use crate::output::Out;
 use crate::simulator::{self, Folder, Scenario, Wanted};
@@ -17,6 +19,7 @@ Examples:
   quorate sim --seed 42 --trace                  its story: who did what, and when
   quorate sim --minutes 60 --keep-going          a long hunt that outlives a failure
   quorate sim --schedules 5000 --scenario chains
+  quorate sim --minutes 5 --nodes 5              only schedules of five nodes
   quorate sim --scenario list                    what there is
   quorate sim --scenario row-04-threshold --trace
   quorate sim --script target/sim/failed-42.txt --trace
@@ -49,8 +52,12 @@ pub(crate) struct SimArgs {
     #[arg(long, value_name = "NAME")]
     scenario: Option<String>,
 
+    /// Run only schedules of so many nodes; seeds that draw others are passed over
+    #[arg(long, value_name = "N", value_parser = parse_nodes)]
+    nodes: Option<usize>,
+
     /// Run the schedule that a file describes
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "schedules", "minutes", "scenario"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "schedules", "minutes", "scenario", "nodes"])]
     script: Option<PathBuf>,
 
     /// Tell the story of one schedule
@@ -80,6 +87,11 @@ fn parse_minutes(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn parse_nodes(text: &str) -> Result<usize, String> {
+    let nodes = text.parse().ok().filter(|n| (1..=MOST_NODES).contains(n));
+    nodes.ok_or_else(|| format!("a number from 1 to {MOST_NODES}: so many nodes schedules have"))
+}
+
 pub(crate) async fn run(args: SimArgs, out: Out) -> Outcome {
     if args.scenario.as_deref() == Some("list") {
         simulator::list(out);
@@ -97,12 +109,13 @@ fn wanted(args: SimArgs) -> Outcome<Wanted> {
     }
     let family = match args.scenario.as_deref().map(Scenario::parse).transpose()? {
         Some(Scenario::Script(script)) => {
-            if args.seed.is_some() || args.schedules.is_some() || args.minutes.is_some() {
+            let hunted = args.schedules.is_some() || args.minutes.is_some();
+            if args.seed.is_some() || args.nodes.is_some() || hunted {
                 return Err(Failure::usage(format!(
-                    "{} is a script: one schedule, with a seed of its own",
+                    "{} is a script: one schedule, with a seed and nodes of its own",
                     script.name
                 ))
-                .hint("leave --seed, --schedules and --minutes out"));
+                .hint("leave --seed, --nodes, --schedules and --minutes out"));
             }
             return Wanted::script(script, trace);
         }
@@ -111,9 +124,12 @@ fn wanted(args: SimArgs) -> Outcome<Wanted> {
     };
     let limited = args.schedules.is_some() || args.minutes.is_some();
     let fresh = args.seed.is_none();
-    let seed = args.seed.map_or_else(simulator::fresh_seed, Ok)?;
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => simulator::fresh_seed(args.nodes)?,
+    };
     if trace || (!fresh && !limited) {
-        return Ok(Wanted::seed(seed, family, trace));
+        return Wanted::seed(seed, family, args.nodes, trace);
     }
     Ok(Wanted::hunt(simulator::Long {
         base: seed,
@@ -123,6 +139,7 @@ fn wanted(args: SimArgs) -> Outcome<Wanted> {
             false => Some(USUAL),
         },
         family,
+        nodes: args.nodes,
         threads: args.threads.map_or_else(simulator::cores, usize::from),
         keep_going: args.keep_going,
     }))
@@ -131,6 +148,15 @@ fn wanted(args: SimArgs) -> Outcome<Wanted> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_are_as_many_as_are_drawn() {
+        assert_eq!(parse_nodes("1"), Ok(1));
+        assert_eq!(parse_nodes("12"), Ok(12));
+        for wrong in ["0", "13", "-1", "five", ""] {
+            assert!(parse_nodes(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn minutes_may_be_parts_of_one() {

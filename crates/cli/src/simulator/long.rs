@@ -32,6 +32,8 @@ pub(crate) struct Long {
     pub(crate) time: Option<Duration>,
     /// Only this kind of bad day.
     pub(crate) family: Option<Family>,
+    /// Only schedules with so many members.
+    pub(crate) nodes: Option<usize>,
     /// How many threads.
     pub(crate) threads: usize,
     /// Goes on after a failure.
@@ -51,6 +53,7 @@ impl Long {
             schedules: self.schedules.unwrap_or(u64::MAX),
             family: self.family,
             board: None,
+            nodes: self.nodes,
             threads: self.threads,
             keep_going: self.keep_going,
         };
@@ -91,10 +94,13 @@ impl Long {
             (None, None) => "until Ctrl-C".to_owned(),
         };
         let family = self.family.map(|family| format!(" of {}", family.name()));
+        let nodes = self.nodes.map(|nodes| nodes as u64);
+        let nodes = nodes.map(|nodes| format!(" with {}", counted(nodes, "node", "nodes")));
         format!(
-            "Hunting from seed {}: {many}{}, {}",
+            "Hunting from seed {}: {many}{}{}, {}",
             self.base,
             family.unwrap_or_default(),
+            nodes.unwrap_or_default(),
             counted(self.threads as u64, "thread", "threads")
         )
     }
@@ -112,12 +118,14 @@ impl Long {
         out.json_pretty(&json!({
             "seed": self.base,
             "scenario": self.family.map(Family::name),
+            "nodes": self.nodes,
             "threads": self.threads,
             "holds": tally.failures.is_empty(),
             "schedules": tally.schedules,
             "ballots": tally.ballots,
             "events": tally.events,
             "simulated_ms": tally.simulated_ms,
+            "fingerprint": format!("{:016x}", tally.fingerprint),
             "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "schedules_per_s": rounded(per_second(tally.schedules, took)),
             "ballots_per_s": rounded(per_second(tally.ballots, took)),

@@ -10,6 +10,8 @@ mod scenario;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use quorate_sim::plan::draw;
+
 use crate::failure::{Failure, Outcome};
 use crate::output::Out;
 use crate::signals::until_told_to_stop;
@@ -23,13 +25,18 @@ pub(crate) use scenario::{Scenario, list};
 /// met twice.
 const SEED_BITS: u32 = 40;
 
-/// A seed that nobody has chosen.
+/// A seed that nobody has chosen: of a schedule with so many members, if that is asked.
 ///
 /// # Errors
 /// When the operating system has no randomness.
-pub(crate) fn fresh_seed() -> Outcome<u64> {
-    let drawn = getrandom::u64().map_err(|e| Failure::failed(format!("no randomness: {e}")))?;
-    Ok(drawn >> (u64::BITS - SEED_BITS))
+pub(crate) fn fresh_seed(nodes: Option<usize>) -> Outcome<u64> {
+    loop {
+        let drawn = getrandom::u64().map_err(|e| Failure::failed(format!("no randomness: {e}")))?;
+        let seed = drawn >> (u64::BITS - SEED_BITS);
+        if nodes.is_none_or(|nodes| draw::nodes(seed) == nodes) {
+            return Ok(seed);
+        }
+    }
 }
 
 /// How many threads run at once here.
@@ -102,7 +109,11 @@ mod tests {
     #[test]
     fn fresh_seeds_are_short() {
         for _ in 0..100 {
-            assert!(fresh_seed().expect("randomness") < 1 << SEED_BITS);
+            assert!(fresh_seed(None).expect("randomness") < 1 << SEED_BITS);
+        }
+        for nodes in 1..=draw::MOST_NODES {
+            let seed = fresh_seed(Some(nodes)).expect("randomness");
+            assert_eq!(draw::plan(seed).shape.nodes, nodes);
         }
     }
 }

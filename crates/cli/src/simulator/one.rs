@@ -50,9 +50,26 @@ enum Source {
 
 impl Wanted {
     /// The schedule of a seed: in this family, or in the seed's own.
-    pub(crate) fn seed(seed: u64, family: Option<Family>, trace: bool) -> Self {
+    ///
+    /// # Errors
+    /// When it has not so many members as are asked for.
+    pub(crate) fn seed(
+        seed: u64,
+        family: Option<Family>,
+        nodes: Option<usize>,
+        trace: bool,
+    ) -> Outcome<Self> {
+        let has = draw::nodes(seed);
+        if let Some(nodes) = nodes.filter(|nodes| *nodes != has) {
+            let has = counted(has as u64, "node", "nodes");
+            return Err(Failure::usage(format!(
+                "the schedule of seed {seed} has {has}, not {nodes}"
+            ))
+            .hint("leave --nodes out, or --seed; with --schedules other seeds are passed over"));
+        }
         let family = family.unwrap_or_else(|| draw::family(seed));
-        Self::one(draw::of_family(seed, family), Source::Seed(family), trace)
+        let plan = draw::of_family(seed, family);
+        Ok(Self::one(plan, Source::Seed(family), trace))
     }
 
     /// A script that comes with the program.

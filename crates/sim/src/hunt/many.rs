@@ -15,17 +15,28 @@ use super::{Runner, Tally};
 pub struct Hunt {
     /// The first seed. The others follow it by one each.
     pub base: u64,
-    /// How many schedules at most.
+    /// How many schedules at most. Seeds that are passed over do not count.
     pub schedules: u64,
     /// Only bad days of this kind; each seed chooses its own when none.
     pub family: Option<Family>,
     /// Only seeds that have their board in this; the others are passed over.
     pub board: Option<BoardKind>,
+    /// Only seeds whose schedule has so many members, from 1 to [`draw::MOST_NODES`];
+    /// the others are passed over.
+    pub nodes: Option<usize>,
     /// How many threads, at least 1.
     pub threads: usize,
     /// Goes on after a failure. Otherwise the hunt ends with the first failing seed,
     /// and tells of that one alone.
     pub keep_going: bool,
+}
+
+impl Hunt {
+    /// Whether the schedule of this seed is one of those that are hunted through.
+    pub fn wants(&self, seed: u64) -> bool {
+        self.board.is_none_or(|board| board == draw::board(seed))
+            && self.nodes.is_none_or(|nodes| nodes == draw::nodes(seed))
+    }
 }
 
 /// Runs the schedules. `going` is shown the tally after each one and says whether to
@@ -47,7 +58,10 @@ fn many_by<R: FnMut(&Arc<Plan>) -> Outcome>(
     let shared = Shared {
         hunt,
         going,
-        next: AtomicU64::new(0),
+        next: Mutex::new(Next {
+            number: 0,
+            seed: hunt.base,
+        }),
         // As many as are to be run; less once it is to end.
         end: AtomicU64::new(hunt.schedules),
         tally: Mutex::default(),
@@ -70,27 +84,26 @@ fn many_by<R: FnMut(&Arc<Plan>) -> Outcome>(
 struct Shared<'a> {
     hunt: &'a Hunt,
     going: &'a (dyn Fn(&Tally) -> bool + Sync),
-    next: AtomicU64,
+    next: Mutex<Next>,
     end: AtomicU64,
     tally: Mutex<Tally>,
+}
+
+/// What is given out next.
+struct Next {
+    /// How many schedules were given out before it.
+    number: u64,
+    /// It, or a seed before it that is to be passed over.
+    seed: u64,
 }
 
 impl Shared<'_> {
     fn work(&self, mut run: impl FnMut(&Arc<Plan>) -> Outcome) {
         loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if number >= self.end.load(Ordering::Relaxed) {
+            let Some((number, seed)) = self.next() else {
                 return;
-            }
-            let seed = self.hunt.base.wrapping_add(number);
+            };
             let family = self.hunt.family.unwrap_or_else(|| draw::family(seed));
-            if self
-                .hunt
-                .board
-                .is_some_and(|board| board != draw::board(seed))
-            {
-                continue;
-            }
             let plan = Arc::new(draw::of_family(seed, family));
             let outcome = run(&plan);
             let failed = outcome.failure.is_some();
@@ -104,6 +117,22 @@ impl Shared<'_> {
                 self.end.store(0, Ordering::Relaxed);
             }
         }
+    }
+
+    /// The number and the seed of the next schedule, unless there is none.
+    fn next(&self) -> Option<(u64, u64)> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = next.number;
+        if number >= self.end.load(Ordering::Relaxed) {
+            return None;
+        }
+        while !self.hunt.wants(next.seed) {
+            next.seed = next.seed.wrapping_add(1);
+        }
+        let seed = next.seed;
+        next.number += 1;
+        next.seed = seed.wrapping_add(1);
+        Some((number, seed))
     }
 
     /// Whoever panicked with it held (only `going` could) has left a good tally.
@@ -126,6 +155,7 @@ mod tests {
             schedules: 200,
             family: None,
             board: None,
+            nodes: None,
             threads,
             keep_going,
         }
@@ -209,6 +239,61 @@ mod tests {
     }
 
     #[test]
+    fn seeds_that_are_not_wanted_are_passed_over_and_not_counted() {
+        for threads in [1, 3] {
+            for nodes in [1, 5, draw::MOST_NODES] {
+                let hunt = Hunt {
+                    base: 1,
+                    schedules: 20,
+                    nodes: Some(nodes),
+                    board: Some(BoardKind::Keys),
+                    ..hunt(threads, true)
+                };
+                let seen = Mutex::new(Vec::new());
+                let runner = || {
+                    |plan: &Arc<Plan>| {
+                        assert_eq!((plan.shape.nodes, plan.board), (nodes, BoardKind::Keys));
+                        seen.lock().expect("whole").push(plan.seed);
+                        Outcome::default()
+                    }
+                };
+                assert_eq!(many_by(&hunt, &|_| true, &runner).schedules, 20);
+                let mut seen = seen.into_inner().expect("whole");
+                seen.sort_unstable();
+                let all = (1..).filter(|seed| {
+                    let plan = draw::plan(*seed);
+                    (plan.shape.nodes, plan.board) == (nodes, BoardKind::Keys)
+                });
+                assert_eq!(seen, all.take(20).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn what_fails_among_few_seeds_is_replayed_by_its_seed_alone() {
+        let hunt = Hunt {
+            base: 1,
+            nodes: Some(5),
+            ..hunt(2, false)
+        };
+        let tally = many_by(&hunt, &|_| true, &failing);
+        let [found] = &tally.failures[..] else {
+            panic!("{:?}", tally.failures);
+        };
+        let wanted = |seed: &u64| draw::nodes(*seed) == 5;
+        let first = (1..).filter(wanted).position(|seed| seed % 7 == 3);
+        let seed = (1..)
+            .filter(wanted)
+            .find(|seed| seed % 7 == 3)
+            .expect("one");
+        assert_eq!(
+            (found.seed, found.after),
+            (seed, first.expect("one") as u64 + 1)
+        );
+        assert_eq!(found.replay(), format!("quorate sim --seed {seed} --trace"));
+    }
+
+    #[test]
     fn the_caller_ends_it() {
         let going = |tally: &Tally| tally.schedules < 5;
         let tally = many_by(&hunt(1, true), &going, &failing);
@@ -222,6 +307,7 @@ mod tests {
             schedules: 12,
             family: None,
             board: None,
+            nodes: None,
             threads: 3,
             keep_going: true,
         };
@@ -232,6 +318,8 @@ mod tests {
         assert_eq!(tally.events, sum(|outcome| outcome.events));
         assert_eq!(tally.ballots, sum(|outcome| outcome.ballots));
         assert_eq!(tally.simulated_ms, sum(|outcome| outcome.took_ms));
+        let prints = alone.iter().map(|outcome| outcome.fingerprint);
+        assert_eq!(tally.fingerprint, prints.fold(0, u64::wrapping_add));
     }
 
     #[test]

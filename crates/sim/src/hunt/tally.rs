@@ -57,6 +57,9 @@ pub struct Tally {
     pub events: u64,
     /// Milliseconds that passed in the worlds.
     pub simulated_ms: u64,
+    /// The fingerprints of all schedules, summed: a digest of all that happened, in
+    /// whatever order threads ran them.
+    pub fingerprint: u64,
     /// What failed; in order of seeds once the hunt is over.
     pub failures: Vec<Found>,
     /// The same by family.
@@ -185,6 +188,7 @@ impl Tally {
         self.ballots += outcome.ballots;
         self.events += outcome.events;
         self.simulated_ms += outcome.took_ms;
+        self.fingerprint = self.fingerprint.wrapping_add(outcome.fingerprint);
         self.total.add(size);
         self.least = Some(self.least.map_or(size, |least| least.least(size)));
         let count = self.families.entry(family).or_default();

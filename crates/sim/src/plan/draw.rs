@@ -89,6 +89,9 @@ impl Family {
 /// The least number of ballots, and of faults, in a schedule.
 const LEAST: (usize, usize) = (8, 20);
 
+/// The most members that are drawn.
+pub const MOST_NODES: usize = 12;
+
 /// The plan of a seed.
 pub fn plan(seed: u64) -> Plan {
     of_family(seed, family(seed))
@@ -116,12 +119,37 @@ pub fn board(seed: u64) -> BoardKind {
     keys::board(seed)
 }
 
+/// How many members there are in the schedule of a seed, whichever its family.
+pub fn nodes(seed: u64) -> usize {
+    nodes_by(&mut dice(seed))
+}
+
 /// The plan of a seed in a family.
 pub fn of_family(seed: u64, family: Family) -> Plan {
-    let rng = Rng::with_seed(seed ^ 0x0051_6d75_6c61_7465);
+    let rng = dice(seed);
     let mut plan = Draw { rng, family }.plan(seed);
     keys::choose(&mut plan, family);
     plan
+}
+
+fn dice(seed: u64) -> Rng {
+    Rng::with_seed(seed ^ 0x0051_6d75_6c61_7465)
+}
+
+/// The first throw of all.
+fn nodes_by(rng: &mut Rng) -> usize {
+    // Few members find nearly everything that many find, and cost far less: frames
+    // grow with the square.
+    match rng.u32(0..100) {
+        0..4 => 1,
+        4..8 => 2,
+        8..33 => 3,
+        33..63 => 4,
+        63..88 => 5,
+        88..93 => 6,
+        93..97 => 7,
+        _ => rng.usize(8..=MOST_NODES),
+    }
 }
 
 struct Draw {
@@ -166,18 +194,7 @@ impl Draw {
     }
 
     fn shape(&mut self) -> Shape {
-        // Few members find nearly everything that many find, and cost far less: frames
-        // grow with the square.
-        let nodes = match self.rng.u32(0..100) {
-            0..4 => 1,
-            4..8 => 2,
-            8..33 => 3,
-            33..63 => 4,
-            63..88 => 5,
-            88..93 => 6,
-            93..97 => 7,
-            _ => self.rng.usize(8..=12),
-        };
+        let nodes = nodes_by(&mut self.rng);
         // Mostly what people choose: two thirds. With half of them, or fewer, two values can
         // both get t votes: what comes of that, liars show.
         let threshold = match self.rng.bool() {
