@@ -42,8 +42,10 @@ test: ## Run every test of the workspace, and the nodes' on etcd and PostgreSQL 
 	QUORATE_TEST_BOARD=etcd QUORATE_TEST_AUDIT=postgres cargo test --workspace --locked \
 		--test decide --test collected --test killed --test restart --test streams --test roles
 
-# How long to hunt: seconds for `make hunt`, minutes for `make soak`.
+# How long to hunt: seconds for `make hunt`, minutes for `make soak`; and from which
+# seed `make hunt` goes, a fresh one unless this is set.
 HUNT_SECONDS ?= 120
+HUNT_SEED ?=
 SOAK_MINUTES ?= 60
 
 .PHONY: sim
@@ -55,7 +57,7 @@ hunt: ## The same, optimised, on all cores for 2 minutes (HUNT_SECONDS): what CI
 	@tools/setup build
 	cargo build --locked --profile hunt -p quorate-sim --example hunt
 	$(TARGET)/hunt/examples/hunt --seconds $(HUNT_SECONDS) --threads $$(nproc) \
-		--seed $$(od -An -N5 -tu8 /dev/urandom)
+		--seed $(or $(HUNT_SEED),$$(od -An -N5 -tu8 /dev/urandom))
 
 .PHONY: soak
 soak: ## The same for an hour (SOAK_MINUTES), past failures; they go to target/sim
