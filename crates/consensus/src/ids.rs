@@ -1,7 +1,9 @@
 //! Names that could be confused get types; their constructors check them, so that
 //! what is parsed at the edge is trusted inside.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Why a name was refused.
@@ -29,18 +31,21 @@ pub enum NameError {
     },
 }
 
+/// `ok` is asked about bytes: the characters allowed are ASCII, and no byte of another
+/// one is.
 fn check(
     what: &'static str,
     text: &str,
     max: usize,
     allowed: &'static str,
-    ok: impl Fn(char) -> bool,
+    ok: impl Fn(u8) -> bool,
 ) -> Result<(), NameError> {
     if text.is_empty() || text.len() > max {
         let len = text.len();
         return Err(NameError::Length { what, max, len });
     }
-    match text.chars().find(|c| !ok(*c)) {
+    let wrong = text.bytes().position(|byte| !ok(byte));
+    match wrong.and_then(|at| text[at..].chars().next()) {
         Some(found) => Err(NameError::Character {
             what,
             allowed,
@@ -50,28 +55,96 @@ fn check(
     }
 }
 
+/// How many characters a [`Name`] compares at once.
+const HEAD: usize = size_of::<u64>();
+
+/// A name that was checked. Engines and boards look everything up by names, so those
+/// that are short, as most are, are compared as one number.
+#[derive(Clone)]
+struct Name {
+    /// The first characters, the first one highest, zeros behind a shorter name: no
+    /// name holds a zero, so names are in the order of their heads.
+    head: u64,
+    text: Arc<str>,
+}
+
+impl Name {
+    fn new(text: &str) -> Self {
+        let mut head = [0; HEAD];
+        for (to, from) in head.iter_mut().zip(text.bytes()) {
+            *to = from;
+        }
+        Self {
+            head: u64::from_be_bytes(head),
+            text: text.into(),
+        }
+    }
+
+    /// What the head does not hold.
+    #[inline]
+    fn rest(&self) -> &[u8] {
+        self.text.as_bytes().get(HEAD..).unwrap_or_default()
+    }
+}
+
+impl PartialEq for Name {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.head == other.head
+            && (Arc::ptr_eq(&self.text, &other.text) || self.rest() == other.rest())
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialOrd for Name {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        match self.head.cmp(&other.head) {
+            Ordering::Equal if Arc::ptr_eq(&self.text, &other.text) => Ordering::Equal,
+            Ordering::Equal => self.rest().cmp(other.rest()),
+            order => order,
+        }
+    }
+}
+
+/// As its text's, for it can be looked up by that.
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $type(Arc<str>);
+        pub struct $type(Name);
 
         impl $type {
             /// The name as text.
+            #[inline]
             pub fn as_str(&self) -> &str {
-                &self.0
+                &self.0.text
             }
         }
 
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
+                f.pad(&self.0.text)
             }
         }
 
         impl fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
+                fmt::Debug::fmt(&*self.0.text, f)
             }
         }
 
@@ -84,7 +157,7 @@ macro_rules! name {
 
         impl std::borrow::Borrow<str> for $type {
             fn borrow(&self) -> &str {
-                &self.0
+                &self.0.text
             }
         }
     };
@@ -106,26 +179,26 @@ impl TxId {
     /// # Errors
     /// [`NameError`] when it is empty, too long, or holds another character.
     pub fn new(text: &str) -> Result<Self, NameError> {
-        check("tx_id", text, 128, "A-Z a-z 0-9 . _ : -", |c| {
-            c.is_ascii_alphanumeric() || "._:-".contains(c)
+        check("tx_id", text, 128, "A-Z a-z 0-9 . _ : -", |byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-')
         })?;
-        Ok(Self(text.into()))
+        Ok(Self(Name::new(text)))
     }
 
     /// Whether it names a change of rules: `rules:<epoch>:<try>`.
     pub fn is_rules(&self) -> bool {
-        self.0.starts_with("rules:")
+        self.as_str().starts_with("rules:")
     }
 
     /// The id of a ballot on the rules of an epoch, for the given try.
     pub fn rules(epoch: u64, attempt: u64) -> Self {
-        Self(format!("rules:{epoch}:{attempt}").into())
+        Self(Name::new(&format!("rules:{epoch}:{attempt}")))
     }
 
     /// The epoch and the try, if it is a well-formed change of rules: both decimal,
     /// without leading zeros.
     pub fn rules_change(&self) -> Option<(u64, u64)> {
-        let (epoch, attempt) = self.0.strip_prefix("rules:")?.split_once(':')?;
+        let (epoch, attempt) = self.as_str().strip_prefix("rules:")?.split_once(':')?;
         let (epoch, attempt) = (epoch.parse().ok()?, attempt.parse().ok()?);
         // The way back refuses what parsing tolerates: leading zeros and a plus sign.
         (Self::rules(epoch, attempt) == *self).then_some((epoch, attempt))
@@ -138,10 +211,10 @@ impl NodeId {
     /// # Errors
     /// [`NameError`] when it is empty, too long, or holds another character.
     pub fn new(text: &str) -> Result<Self, NameError> {
-        check("node_id", text, 63, "a-z 0-9 _ -", |c| {
-            c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c)
+        check("node_id", text, 63, "a-z 0-9 _ -", |byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-')
         })?;
-        Ok(Self(text.into()))
+        Ok(Self(Name::new(text)))
     }
 }
 
@@ -151,8 +224,8 @@ impl NodeId {
 /// # Errors
 /// [`NameError`] when it is empty, too long, or holds another character.
 pub fn check_cluster_name(text: &str) -> Result<(), NameError> {
-    check("cluster name", text, 63, "a-z 0-9 -", |c| {
-        c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
+    check("cluster name", text, 63, "a-z 0-9 -", |byte| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'
     })
 }
 
@@ -192,7 +265,13 @@ macro_rules! digest {
 
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                let mut text = [0; 64];
+                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+                    pair[0] = DIGITS[usize::from(byte >> 4)];
+                    pair[1] = DIGITS[usize::from(byte & 15)];
+                }
+                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
         }
 
@@ -248,6 +327,43 @@ mod tests {
         assert!(NodeId::new("node1").is_ok());
         assert!(NodeId::new("Node1").is_err());
         assert!(NodeId::new(&"a".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn the_first_wrong_character_is_named_whole() {
+        for (text, wrong) in [("tx 1/", ' '), ("zwölf", 'ö'), ("tx€", '€'), ("\0", '\0')] {
+            let Err(NameError::Character { found, .. }) = TxId::new(text) else {
+                panic!("{text:?} is a name");
+            };
+            assert_eq!(found, wrong);
+        }
+    }
+
+    #[test]
+    fn names_are_in_the_order_of_their_texts() {
+        let mut texts = vec!["rules:1:1", "rules:1:2", "rules:1:10", "Z", "a.b", "a-b"];
+        let long = "0123456789abcdefghij";
+        texts.extend((1..=long.len()).map(|end| &long[..end]));
+        texts.extend(["01234567", "01234568", "012345678", "01234567x9"]);
+        let hash = |value: &dyn Fn(&mut std::hash::DefaultHasher)| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            value(&mut hasher);
+            hasher.finish()
+        };
+        for a in &texts {
+            for b in &texts {
+                let (one, other) = (TxId::new(a).unwrap(), TxId::new(b).unwrap());
+                assert_eq!(one.cmp(&other), a.cmp(b), "{a} {b}");
+                assert_eq!(one == other, a == b, "{a} {b}");
+            }
+            let id = TxId::new(a).unwrap();
+            assert_eq!(id, id.clone());
+            assert_eq!(hash(&|h| id.hash(h)), hash(&|h| a.hash(h)));
+        }
+        // Maps are looked up by texts.
+        let ids: std::collections::BTreeSet<TxId> =
+            texts.iter().map(|text| TxId::new(text).unwrap()).collect();
+        assert!(texts.iter().all(|text| ids.contains(*text)));
     }
 
     #[test]

@@ -286,6 +286,7 @@ impl Board {
     }
 
     /// A ballot that was not collected.
+    #[inline]
     pub fn ballot(&self, tx_id: &TxId) -> Option<&Ballot> {
         self.ballots.get(tx_id)
     }
@@ -316,6 +317,7 @@ impl Board {
     }
 
     /// Whether a member is banned.
+    #[inline]
     pub fn is_banned(&self, node_id: &NodeId) -> bool {
         self.members.get(node_id).is_some_and(|m| m.ban.is_some())
     }
