@@ -198,7 +198,19 @@ impl Ballot {
         if self.votes.len() < starters {
             return None;
         }
-        let mut times: Vec<u64> = self.votes.values().map(|v| v.vote.body.time_ms).collect();
+        let signed = self.votes.values().map(|v| v.vote.body.time_ms);
+        // Few clusters are larger than this, and it is cheaper than to allocate.
+        let (mut few, mut many) = ([0; 16], Vec::new());
+        let times = match few.get_mut(..self.votes.len()) {
+            Some(few) => {
+                few.iter_mut().zip(signed).for_each(|(to, time)| *to = time);
+                few
+            }
+            None => {
+                many.extend(signed);
+                &mut many[..]
+            }
+        };
         let (_, started, _) = times.select_nth_unstable(starters - 1);
         Some(started.saturating_add(self.rules.vote_timeout_ms()))
     }

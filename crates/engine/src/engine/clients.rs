@@ -132,10 +132,9 @@ impl Engine {
             });
         }
         let rules = self.rules_of(&body.tx_id);
-        Ok(statement::open::<VoteBody>(
-            signed,
-            &rules,
-            self.verifier.as_ref(),
+        let verifier = self.verifier.as_ref();
+        Ok(statement::open_parsed(
+            signed, header, body, &rules, verifier,
         )?)
     }
 
@@ -309,7 +308,7 @@ impl Engine {
         let again = now.mono_ms + RETRY_MS.max(2 * self.stagger_ms());
         let lifetime = self.board.rules().vote_lifetime_ms();
         let local = self.locals.get_mut(tx_id)?;
-        let vote = local.own_vote.clone()?;
+        let vote = local.own_vote.as_ref()?;
         if recorded {
             local.own_vote = None;
             return None;
@@ -326,6 +325,7 @@ impl Engine {
             return None;
         }
         if now.mono_ms >= local.own_vote_mono {
+            let vote = vote.clone();
             local.own_vote_mono = again;
             let pending = Pending::ProposeOwnVote(tx_id.clone(), digest_of(&vote));
             let op = wire::RecordVoteOp {
@@ -421,14 +421,14 @@ impl Engine {
 
     /// Adopts an own vote that the board shows and the guard does not hold.
     pub(super) fn adopt_own_vote(&mut self, tx_id: &TxId) {
-        let Some(vote) = self.own_recorded(tx_id).cloned() else {
-            return;
-        };
         let known = self
             .locals
             .get(tx_id)
             .is_none_or(|l| l.journal != Journal::Known || l.guard.is_some());
-        if !known {
+        if known {
+            return;
+        }
+        if let Some(vote) = self.own_recorded(tx_id).cloned() {
             self.guard(tx_id, vote.body.choice, vote.signed.statement);
         }
     }

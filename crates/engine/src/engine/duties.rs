@@ -123,11 +123,17 @@ impl Engine {
         let ballot = self.board.ballot(tx_id)?;
         let mut due = BTreeMap::new();
         let later_wall = self.duties_of(now, ballot, &mut due);
+        if due.is_empty() {
+            if let Some(local) = self.locals.get_mut(tx_id) {
+                local.duties.clear();
+            }
+            return later_wall.map(|wall| now.mono_ms + wall.saturating_sub(now.wall_ms).max(1));
+        }
         // The rank costs a hash per member, so it is computed for a new duty only.
         let is_new =
             |local: &super::local::Local| due.keys().any(|d| !local.duties.contains_key(d));
         let delay = match self.locals.get(tx_id).is_some_and(is_new) {
-            true => self.rank(tx_id.as_str()) * self.stagger_ms(),
+            true => self.rank_in(tx_id) * self.stagger_ms(),
             false => 0,
         };
         let retry = self.retry_ms();

@@ -231,7 +231,7 @@ impl Engine {
             return known;
         }
         let step = self.stagger_ms();
-        let rank = self.rank(tx_id.as_str());
+        let rank = self.rank_in(&tx_id);
         // A lie is put on the board at once by the first in rank; an ordinary vote
         // is left to its origin for a while.
         let turns = if conflict.is_some() { rank } else { rank + 1 };

@@ -1,6 +1,7 @@
 //! What this node alone knows about one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use quorate_consensus::ballot::Ballot;
 use quorate_consensus::statement::{Abort, Decision, Observation, ObservationBody, Vote};
@@ -64,6 +65,9 @@ pub(super) struct Local {
     pub(super) observations: BTreeMap<NodeId, Observation>,
     /// What the board is to be asked, and when, on the monotonic clock.
     pub(super) duties: BTreeMap<Duty, u64>,
+    /// The members before this node in the order that the transaction gives them, once
+    /// they were asked for: that costs a hash for each member.
+    pub(super) before: Option<Arc<[NodeId]>>,
     /// How often another ballot took the nonce that this one asked for.
     pub(super) nonces_missed: u32,
     /// When this node's statements are sent to the peers again.

@@ -546,6 +546,29 @@ impl Engine {
     /// This node's place in the order that `subject` gives the members, banned ones
     /// left out; the first acts at once.
     fn rank(&self, subject: &str) -> u64 {
+        self.count_unbanned(&self.before(subject))
+    }
+
+    /// The same in the order that a transaction gives.
+    fn rank_in(&mut self, tx_id: &TxId) -> u64 {
+        let known = self.locals.get(tx_id).and_then(|l| l.before.clone());
+        let before = known.unwrap_or_else(|| {
+            let before: Arc<[NodeId]> = self.before(tx_id.as_str()).into();
+            if let Some(local) = self.locals.get_mut(tx_id) {
+                local.before = Some(before.clone());
+            }
+            before
+        });
+        self.count_unbanned(&before)
+    }
+
+    fn count_unbanned(&self, members: &[NodeId]) -> u64 {
+        let banned = |node_id: &&NodeId| !self.board.is_banned(node_id);
+        members.iter().filter(banned).count() as u64
+    }
+
+    /// The members that `subject` puts before this node, banned ones among them.
+    fn before(&self, subject: &str) -> Vec<NodeId> {
         let place = |node_id: &NodeId| {
             let mut hasher = blake3::Hasher::new();
             hasher.update(subject.as_bytes());
@@ -554,10 +577,11 @@ impl Engine {
             *hasher.finalize().as_bytes()
         };
         let own = place(&self.config.node_id);
-        let before = |member: &&quorate_consensus::rules::Member| {
-            !self.board.is_banned(&member.node_id) && place(&member.node_id) < own
-        };
-        self.board.rules().members().filter(before).count() as u64
+        let members = self.board.rules().members().map(|member| &member.node_id);
+        members
+            .filter(|node_id| place(node_id) < own)
+            .cloned()
+            .collect()
     }
 
     /// Forgets what this node alone knows about a ballot that needs nothing more.
@@ -572,8 +596,10 @@ impl Engine {
             self.drop_local(tx_id);
             return;
         };
-        let called = ballot.roll_called || ballot.deadline_ms().is_none();
-        if !(is_final(ballot.state) && ballot.is_proven() && called) {
+        if !is_final(ballot.state) || !ballot.is_proven() {
+            return;
+        }
+        if !ballot.roll_called && ballot.deadline_ms().is_some() {
             return;
         }
         if ballot.reservation.is_none() {

@@ -173,7 +173,7 @@ impl Engine {
             }
             match submission.step {
                 Step::Idle => {
-                    let delay = self.rank(tx_id.as_str()) * self.stagger_ms();
+                    let delay = self.rank_in(tx_id) * self.stagger_ms();
                     let submission = &mut self.locals.get_mut(tx_id)?.submission;
                     // The rank tells those apart, too, who lose patience with a lease.
                     submission.begun_mono = now.mono_ms + delay;

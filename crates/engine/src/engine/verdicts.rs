@@ -69,6 +69,14 @@ impl Engine {
         {
             return;
         }
+        // What was said is looked at first: the words cost more.
+        if self
+            .locals
+            .get(tx_id)
+            .is_some_and(|l| self.has_said(l, ballot))
+        {
+            return;
+        }
         let Some((domain, statement)) = verdict_for(ballot, &self.config.node_id) else {
             return;
         };
@@ -131,6 +139,24 @@ impl Engine {
         self.locals
             .get(tx_id)
             .is_some_and(|local| local.journal == Journal::Known && !local.signing_verdict)
+    }
+
+    /// The verdict that this node has signed is the one that the ballot justifies.
+    fn has_said(&self, local: &Local, ballot: &Ballot) -> bool {
+        let own = &self.config.node_id;
+        match &local.own_verdict {
+            None => false,
+            Some((Domain::Decision, said)) => local.decisions.get(own).is_some_and(|decision| {
+                !is_aborted(ballot.state)
+                    && decision.signed == *said
+                    && self.is_for_ballot(decision)
+            }),
+            Some((_, said)) => local.aborts.get(own).is_some_and(|abort| {
+                is_aborted(ballot.state)
+                    && abort.signed == *said
+                    && abort.body.reason == abort_reason(ballot.state)
+            }),
+        }
     }
 
     fn verdict_signed(
