@@ -114,7 +114,7 @@ fn options(shape: &Shape) -> Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::invariants::Happening;
+    use crate::invariants::{Happening, Sort};
 
     /// Panics when a client has an answer.
     struct Panics;
@@ -122,6 +122,10 @@ mod tests {
     impl Invariant for Panics {
         fn name(&self) -> &'static str {
             "panics"
+        }
+
+        fn watches(&self) -> &'static [Sort] {
+            &[Sort::Answered]
         }
 
         fn sees(&mut self, _world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use quorate_consensus::wire::board_event::Event;
 
-use super::{Happening, Invariant, honest_store};
+use super::{Happening, Invariant, Sort, honest_store};
 use crate::world::World;
 
 /// Acknowledged votes survive.
@@ -18,6 +18,10 @@ pub(super) struct Acknowledged {
 impl Invariant for Acknowledged {
     fn name(&self) -> &'static str {
         "acknowledged"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry]
     }
 
     fn sees(&mut self, _world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use quorate_engine::{ChainAsk, Effect};
 
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, Sort};
 use crate::world::World;
 use crate::world::chain::read;
 
@@ -19,6 +19,10 @@ pub(super) struct Afresh {
 impl Invariant for Afresh {
     fn name(&self) -> &'static str {
         "afresh"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Effect, Sort::Died]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -18,7 +18,7 @@ use quorate_consensus::wire::{SignedStatement, frame};
 use quorate_consensus::{Domain, NodeId, TxId};
 use quorate_engine::Effect;
 
-use super::{Happening, Invariant, is_binding, verified};
+use super::{Happening, Invariant, Sort, is_binding, verified};
 use crate::liars::Lie;
 use crate::world::World;
 
@@ -34,6 +34,10 @@ pub(super) struct Agreement {
 impl Invariant for Agreement {
     fn name(&self) -> &'static str {
         "agreement"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry, Sort::Effect, Sort::Lied]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use quorate_keyspace::{OpId, Reply};
 
-use super::{Happening, Invariant, honest_store};
+use super::{Happening, Invariant, Sort, honest_store};
 use crate::world::World;
 
 /// An answer is the answer to what was asked.
@@ -21,6 +21,10 @@ pub(super) struct Answered {
 impl Invariant for Answered {
     fn name(&self) -> &'static str {
         "answered"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Told, Sort::Recorded]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

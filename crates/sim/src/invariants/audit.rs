@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use quorate_consensus::wire::Reservation;
 use quorate_consensus::wire::board_event::Event;
 
-use super::{Happening, Invariant, honest_store};
+use super::{Happening, Invariant, Sort, honest_store};
 use crate::world::World;
 
 /// The audit tables equal the event log.
@@ -20,6 +20,10 @@ pub(super) struct Audit {
 impl Invariant for Audit {
     fn name(&self) -> &'static str {
         "audit"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry]
     }
 
     fn sees(&mut self, _world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use quorate_consensus::wire::frame;
 use quorate_engine::{Effect, Event, StreamId};
 
-use super::{Happening, Invariant, honest_store};
+use super::{Happening, Invariant, Sort, honest_store};
 use crate::world::World;
 
 /// Memory, queues and timers are bounded by what is open.
@@ -20,6 +20,10 @@ pub(super) struct Bounded {
 impl Invariant for Bounded {
     fn name(&self) -> &'static str {
         "bounded"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Event, Sort::Effect, Sort::Died]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

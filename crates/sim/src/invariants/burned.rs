@@ -9,7 +9,7 @@ use quorate_consensus::ballot::Ballot;
 use quorate_consensus::wire::{BallotState, DissentPolicy};
 use quorate_consensus::{Choice, NodeId, Value};
 
-use super::{Happening, Invariant, banned_by, honest_store};
+use super::{Happening, Invariant, Sort, banned_by, honest_store};
 use crate::world::World;
 
 /// Fewer than N − t + 1 liars burn nothing but what the policy gives them.
@@ -22,6 +22,10 @@ pub(super) struct Burned {
 impl Invariant for Burned {
     fn name(&self) -> &'static str {
         "burned"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry]
     }
 
     fn sees(&mut self, _world: &World, what: &Happening<'_>) -> Result<(), String> {

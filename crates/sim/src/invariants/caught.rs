@@ -17,7 +17,7 @@ use quorate_engine::{Effect, Event, StreamId};
 use quorate_testkit::NOW;
 
 use super::liveness::is_asked;
-use super::{Happening, Invariant, verified};
+use super::{Happening, Invariant, Sort, verified};
 use crate::plan::{Act, BoardKind};
 use crate::world::World;
 
@@ -49,6 +49,10 @@ pub(super) struct Caught {
 impl Invariant for Caught {
     fn name(&self) -> &'static str {
         "caught"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry, Sort::Event, Sort::Effect, Sort::Died]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

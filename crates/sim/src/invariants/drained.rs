@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use quorate_consensus::wire::frame;
 use quorate_engine::{Effect, Event, StreamId};
 
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, Sort};
 use crate::world::World;
 
 /// Batches that a resynchronisation may need beside one for each so many transactions.
@@ -24,6 +24,10 @@ pub(super) struct Drained {
 impl Invariant for Drained {
     fn name(&self) -> &'static str {
         "drained"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Event, Sort::Effect]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

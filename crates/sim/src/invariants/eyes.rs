@@ -8,7 +8,7 @@ use quorate_consensus::statement::{ObservationBody, parse};
 use quorate_consensus::wire::ChainOutcome;
 use quorate_engine::{ChainAnswer, ChainAsk, Effect, Event, Sighting, Ticket};
 
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, Sort};
 use crate::world::World;
 
 /// What an engine says of the chain is what its own endpoint showed it.
@@ -23,6 +23,10 @@ pub(super) struct Eyes {
 impl Invariant for Eyes {
     fn name(&self) -> &'static str {
         "eyes"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Event, Sort::Effect, Sort::Died]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -10,7 +10,7 @@ use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::{Domain, TxId};
 use quorate_engine::Effect;
 
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, Sort};
 use crate::world::World;
 
 /// A finished transaction never starts again.
@@ -23,6 +23,10 @@ pub(super) struct Finished {
 impl Invariant for Finished {
     fn name(&self) -> &'static str {
         "finished"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry, Sort::Effect]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -10,7 +10,7 @@ use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::{Choice, Domain, NodeId, TxId};
 use quorate_engine::Effect;
 
-use super::{Happening, Invariant, honest_store};
+use super::{Happening, Invariant, Sort, honest_store};
 use crate::plan::Disk;
 use crate::world::World;
 
@@ -35,6 +35,10 @@ pub(super) struct Guard {
 impl Invariant for Guard {
     fn name(&self) -> &'static str {
         "guard"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry, Sort::Effect, Sort::Died]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -13,7 +13,7 @@ use quorate_consensus::wire::{SilencePolicy, ViolationType};
 use quorate_consensus::{NodeId, TxId};
 use quorate_engine::{Alert, Effect};
 
-use super::{Happening, Invariant, honest_store};
+use super::{Happening, Invariant, Sort, honest_store};
 use crate::world::World;
 
 /// No honest trustee looks guilty.
@@ -23,6 +23,10 @@ pub(super) struct Innocent;
 impl Invariant for Innocent {
     fn name(&self) -> &'static str {
         "innocent"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry, Sort::Effect]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -6,7 +6,7 @@ use quorate_consensus::proof::{self, genesis_chain};
 use quorate_consensus::wire::{RulesDocument, RulesLink};
 use quorate_testkit::FakeVerifier;
 
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, Sort};
 use crate::liars::LiarKind;
 use crate::world::World;
 
@@ -17,6 +17,10 @@ pub(super) struct Lawful;
 impl Invariant for Lawful {
     fn name(&self) -> &'static str {
         "lawful"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[]
     }
 
     fn sees(&mut self, _world: &World, _what: &Happening<'_>) -> Result<(), String> {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use quorate_consensus::ballot::{Ballot, is_final};
 use quorate_consensus::wire::{BallotState, ChainOutcome};
 
-use super::{Happening, Invariant, clocks, honest_store};
+use super::{Happening, Invariant, Sort, clocks, honest_store};
 use crate::plan::Act;
 use crate::world::World;
 
@@ -34,6 +34,10 @@ pub(super) struct Liveness {
 impl Invariant for Liveness {
     fn name(&self) -> &'static str {
         "liveness"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Undone, Sort::Started]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

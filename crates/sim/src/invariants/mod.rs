@@ -95,10 +95,81 @@ pub enum Happening<'a> {
     },
 }
 
+/// What sort of happening it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// [`Happening::Entry`].
+    Entry,
+    /// [`Happening::Event`].
+    Event,
+    /// [`Happening::Effect`].
+    Effect,
+    /// [`Happening::Lied`].
+    Lied,
+    /// [`Happening::Answered`].
+    Answered,
+    /// [`Happening::Found`].
+    Found,
+    /// [`Happening::Told`].
+    Told,
+    /// [`Happening::Recorded`].
+    Recorded,
+    /// [`Happening::Mined`].
+    Mined,
+    /// [`Happening::Undone`].
+    Undone,
+    /// [`Happening::Died`].
+    Died,
+    /// [`Happening::Started`].
+    Started,
+}
+
+impl Sort {
+    /// All of them, each at the place that its number gives it.
+    pub const ALL: &[Self] = &[
+        Self::Entry,
+        Self::Event,
+        Self::Effect,
+        Self::Lied,
+        Self::Answered,
+        Self::Found,
+        Self::Told,
+        Self::Recorded,
+        Self::Mined,
+        Self::Undone,
+        Self::Died,
+        Self::Started,
+    ];
+}
+
+impl Happening<'_> {
+    /// Its sort.
+    pub fn sort(&self) -> Sort {
+        match self {
+            Self::Entry { .. } => Sort::Entry,
+            Self::Event { .. } => Sort::Event,
+            Self::Effect { .. } => Sort::Effect,
+            Self::Lied { .. } => Sort::Lied,
+            Self::Answered { .. } => Sort::Answered,
+            Self::Found { .. } => Sort::Found,
+            Self::Told { .. } => Sort::Told,
+            Self::Recorded { .. } => Sort::Recorded,
+            Self::Mined(_) => Sort::Mined,
+            Self::Undone(_) => Sort::Undone,
+            Self::Died { .. } => Sort::Died,
+            Self::Started { .. } => Sort::Started,
+        }
+    }
+}
+
 /// Something that must always hold. Errors say what broke it.
 pub trait Invariant: Send {
     /// Its name: that of its file.
     fn name(&self) -> &'static str;
+
+    /// The sorts of happenings that it is shown: there are many, and most invariants
+    /// judge few of them.
+    fn watches(&self) -> &'static [Sort];
 
     /// Judges one happening, before it has any effect but on the store's boards, which
     /// already hold a new entry.
@@ -178,6 +249,11 @@ macro_rules! invariants {
         pub fn all() -> Vec<Box<dyn Invariant>> {
             vec![$(Box::<$module::$type>::default()),*]
         }
+
+        /// Their names, and what they are written as.
+        #[cfg(test)]
+        const SOURCES: &[(&str, &str)] =
+            &[$((stringify!($module), include_str!(concat!(stringify!($module), ".rs")))),*];
     };
 }
 

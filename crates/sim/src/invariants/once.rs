@@ -13,7 +13,7 @@ use quorate_consensus::wire::BallotState;
 use quorate_consensus::wire::board_event::Event;
 use quorate_engine::{ChainAsk, Effect, Prepared};
 
-use super::{Happening, Invariant, is_binding};
+use super::{Happening, Invariant, Sort, is_binding};
 use crate::world::World;
 use crate::world::chain::{Mined, read};
 
@@ -29,6 +29,10 @@ pub(super) struct Once {
 impl Invariant for Once {
     fn name(&self) -> &'static str {
         "once"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry, Sort::Effect, Sort::Mined]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -18,7 +18,7 @@ use quorate_consensus::wire::misbehaviour::Kind;
 use quorate_consensus::wire::{BallotState, SignedStatement, ViolationType};
 use quorate_testkit::{FakeVerifier, ops};
 
-use super::{Happening, Invariant, banned_by, honest_store};
+use super::{Happening, Invariant, Sort, banned_by, honest_store};
 use crate::world::World;
 
 /// Who did what.
@@ -34,6 +34,10 @@ pub(super) struct Order {
 impl Invariant for Order {
     fn name(&self) -> &'static str {
         "order"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry]
     }
 
     fn sees(&mut self, _world: &World, what: &Happening<'_>) -> Result<(), String> {

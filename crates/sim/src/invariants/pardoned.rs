@@ -8,7 +8,7 @@ use quorate_consensus::wire::ban_proof::Kind;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{BanProof, misbehaviour};
 
-use super::{Happening, Invariant, honest_store};
+use super::{Happening, Invariant, Sort, honest_store};
 use crate::world::World;
 
 /// What was pardoned bans nobody again.
@@ -23,6 +23,10 @@ pub(super) struct Pardoned {
 impl Invariant for Pardoned {
     fn name(&self) -> &'static str {
         "pardoned"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

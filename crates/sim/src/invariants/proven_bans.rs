@@ -15,7 +15,7 @@ use quorate_consensus::wire::{
 use quorate_testkit::FakeVerifier;
 
 use super::ledger::{Ledger, Ledgers};
-use super::{Happening, Invariant, verified};
+use super::{Happening, Invariant, Sort, verified};
 use crate::world::World;
 
 /// Every ban carries what the design asks for, and so does its end.
@@ -27,6 +27,10 @@ pub(super) struct ProvenBans {
 impl Invariant for ProvenBans {
     fn name(&self) -> &'static str {
         "proven_bans"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

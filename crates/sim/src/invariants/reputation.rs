@@ -4,7 +4,7 @@
 use quorate_consensus::wire::board_event::Event;
 
 use super::ledger::Ledgers;
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, Sort};
 use crate::world::World;
 
 /// Every member's reputation is what the log's events give.
@@ -16,6 +16,10 @@ pub(super) struct Reputation {
 impl Invariant for Reputation {
     fn name(&self) -> &'static str {
         "reputation"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

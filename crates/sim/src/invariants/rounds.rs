@@ -7,7 +7,7 @@ use quorate_consensus::statement::{ObservationBody, parse};
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::board_op::Op;
 
-use super::{Happening, Invariant, honest_store};
+use super::{Happening, Invariant, Sort, honest_store};
 use crate::world::World;
 
 /// Old observations conclude nothing.
@@ -20,6 +20,10 @@ pub(super) struct Rounds {
 impl Invariant for Rounds {
     fn name(&self) -> &'static str {
         "rounds"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -5,7 +5,7 @@ use quorate_consensus::wire::ViolationType;
 use quorate_consensus::wire::board_event::Event;
 
 use super::ledger::Ledgers;
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, Sort};
 use crate::world::World;
 
 /// Nobody is marked silent in an outage, before the deadline, or having voted.
@@ -17,6 +17,10 @@ pub(super) struct Silence {
 impl Invariant for Silence {
     fn name(&self) -> &'static str {
         "silence"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -12,7 +12,7 @@ use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{Batch, BoardEntry, frame};
 use quorate_engine::{Effect, Event as Happens};
 
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, Sort};
 use crate::world::World;
 
 /// Effects come in the order that the design asks for.
@@ -27,6 +27,10 @@ pub(super) struct Stage {
 impl Invariant for Stage {
     fn name(&self) -> &'static str {
         "stage"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry, Sort::Event, Sort::Effect, Sort::Answered, Sort::Started]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -12,7 +12,7 @@ use quorate_consensus::wire::{
 use quorate_consensus::{Choice, Rules, TxId, Value};
 
 use super::ledger::{Counted, Ledger, Ledgers};
-use super::{Happening, Invariant, verified};
+use super::{Happening, Invariant, Sort, verified};
 use crate::world::World;
 
 /// States move only along the table.
@@ -24,6 +24,10 @@ pub(super) struct Table {
 impl Invariant for Table {
     fn name(&self) -> &'static str {
         "table"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -10,7 +10,7 @@ use quorate_consensus::wire::BallotState;
 use quorate_engine::{Alert, Effect, Event};
 use quorate_keyspace::{KeyValue, names};
 
-use super::{Happening, Invariant};
+use super::{Happening, Invariant, Sort};
 use crate::world::World;
 use crate::world::store::Keys;
 
@@ -21,6 +21,10 @@ pub(super) struct Tampering;
 impl Invariant for Tampering {
     fn name(&self) -> &'static str {
         "tampering"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Event, Sort::Effect, Sort::Found]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -8,7 +8,7 @@ use quorate_consensus::{Choice, Domain, Value};
 use quorate_engine::{Effect, Ticket};
 use quorate_testkit::{Cluster, NOW, number, ops, tx};
 
-use super::{Happening, Invariant, agreement, guard};
+use super::{Happening, Invariant, SOURCES, Sort, agreement, all, guard};
 use crate::plan::{BoardKind, Noise, Plan, Shape};
 use crate::world::World;
 
@@ -49,6 +49,26 @@ fn sign(domain: Domain, statement: Vec<u8>) -> Effect {
 
 fn sees(invariant: &mut dyn Invariant, world: &World, effect: &Effect) -> Result<(), String> {
     invariant.sees(world, &Happening::Effect { place: 0, effect })
+}
+
+#[test]
+fn invariants_are_shown_what_they_judge() {
+    let invariants = all();
+    assert_eq!(invariants.len(), SOURCES.len());
+    for (invariant, (name, source)) in invariants.iter().zip(SOURCES) {
+        assert_eq!(invariant.name(), *name);
+        for sort in Sort::ALL {
+            // As code names them: followed by their fields.
+            let judged = ["{", "(", " {"]
+                .iter()
+                .any(|next| source.contains(&format!("Happening::{sort:?}{next}")));
+            let shown = invariant.watches().contains(sort);
+            assert_eq!(shown, judged, "{name} and Happening::{sort:?}");
+        }
+    }
+    for (place, sort) in Sort::ALL.iter().enumerate() {
+        assert_eq!(*sort as usize, place);
+    }
 }
 
 #[test]

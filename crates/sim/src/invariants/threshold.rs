@@ -13,7 +13,7 @@ use quorate_consensus::{Choice, Domain, NodeId, TxId};
 use quorate_engine::Effect;
 use quorate_testkit::FakeVerifier;
 
-use super::{Happening, Invariant, verified};
+use super::{Happening, Invariant, Sort, verified};
 use crate::world::World;
 
 /// No decision under t distinct valid votes.
@@ -26,6 +26,10 @@ pub(super) struct Threshold {
 impl Invariant for Threshold {
     fn name(&self) -> &'static str {
         "threshold"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry, Sort::Effect]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -10,7 +10,7 @@ use quorate_consensus::wire::{AbortReason, BallotState};
 use quorate_consensus::{Domain, TxId};
 use quorate_engine::Effect;
 
-use super::{Happening, Invariant, clocks, honest_store};
+use super::{Happening, Invariant, Sort, clocks, honest_store};
 use crate::world::World;
 
 /// What a node signs is what its own mirror of the board gives, and is one thing.
@@ -23,6 +23,10 @@ pub(super) struct Verdicts {
 impl Invariant for Verdicts {
     fn name(&self) -> &'static str {
         "verdicts"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Effect]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

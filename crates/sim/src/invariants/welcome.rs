@@ -1,7 +1,7 @@
 //! "Lifting a ban takes t such acts" (section 5), and then it is lifted: whoever is
 //! neither banned nor accused by a node is welcome there, after a restart too.
 
-use super::{Happening, Invariant, honest_store};
+use super::{Happening, Invariant, Sort, honest_store};
 use crate::world::World;
 
 /// Nobody is refused without a ban or an accusation.
@@ -11,6 +11,10 @@ pub(super) struct Welcome;
 impl Invariant for Welcome {
     fn name(&self) -> &'static str {
         "welcome"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[]
     }
 
     fn sees(&mut self, _world: &World, _what: &Happening<'_>) -> Result<(), String> {

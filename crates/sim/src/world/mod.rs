@@ -31,7 +31,7 @@ use quorate_engine::{Effect, Engine, Event, Ticket};
 use quorate_testkit::Cluster;
 
 use crate::hunt::panics::{self, PANIC};
-use crate::invariants::{Happening, Invariant};
+use crate::invariants::{Happening, Invariant, Sort};
 use crate::liars::Beside;
 use crate::plan::{Act, Plan};
 use crate::story::Story;
@@ -97,10 +97,12 @@ enum Due {
     Rest,
 }
 
+/// Small, for a heap moves what is in it about.
 struct Queued {
     at: u64,
     number: u64,
-    due: Due,
+    /// Where what is due waits.
+    place: usize,
 }
 
 impl PartialEq for Queued {
@@ -168,9 +170,14 @@ pub struct World {
     requests: u64,
     request_of: BTreeMap<u64, usize>,
     queue: BinaryHeap<Queued>,
+    /// What is due, each at the place that the queue names; none at those that are free.
+    waiting: Vec<Option<Due>>,
+    free: Vec<usize>,
     number: u64,
     pub(super) rng: Rng,
     invariants: Vec<Box<dyn Invariant>>,
+    /// Which of them watch each sort of happening, in their order.
+    watching: Vec<Vec<usize>>,
     failure: Option<Failure>,
     events: u64,
     fingerprint: u64,
@@ -197,6 +204,11 @@ impl World {
             document: cluster.rules().document().to_vec(),
             justification: None,
         }];
+        let watch = |sort: &Sort| {
+            let watches = |index: &usize| invariants[*index].watches().contains(sort);
+            (0..invariants.len()).filter(watches).collect()
+        };
+        let watching = Sort::ALL.iter().map(watch).collect();
         let target = cluster.rules().chain();
         let chain = Chain::new(target.first_nonce, target.confirmations);
         Self {
@@ -212,9 +224,12 @@ impl World {
             requests: 0,
             request_of: BTreeMap::new(),
             queue: BinaryHeap::new(),
+            waiting: Vec::new(),
+            free: Vec::new(),
             number: 0,
             rng: Rng::with_seed(plan.seed),
             invariants,
+            watching,
             failure: None,
             forgetful: BTreeSet::new(),
             events: 0,
@@ -289,7 +304,11 @@ impl World {
             }
             self.now = self.now.max(next.at);
             self.fingerprint = mix(self.fingerprint ^ next.number, next.at);
-            if let (true, Due::Rest) = (self.calm, &next.due) {
+            self.free.push(next.place);
+            let Some(due) = self.waiting[next.place].take() else {
+                continue;
+            };
+            if let (true, Due::Rest) = (self.calm, &due) {
                 self.cancel();
                 if self.rests() {
                     break;
@@ -297,7 +316,7 @@ impl World {
                 self.schedule(REST_MS, Due::Rest);
                 continue;
             }
-            self.happen(next.due);
+            self.happen(due);
         }
         if self.failure.is_none() && !self.split {
             self.end();
@@ -407,11 +426,20 @@ impl World {
     }
 
     fn schedule(&mut self, in_ms: u64, due: Due) {
+        self.schedule_at(self.now + in_ms, due);
+    }
+
+    fn schedule_at(&mut self, at: u64, due: Due) {
         self.number += 1;
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.waiting.push(None);
+            self.waiting.len() - 1
+        });
+        self.waiting[place] = Some(due);
         self.queue.push(Queued {
-            at: self.now + in_ms,
+            at,
             number: self.number,
-            due,
+            place,
         });
     }
 
@@ -441,11 +469,14 @@ impl World {
 
     pub(super) fn judge(&mut self, what: &Happening<'_>) {
         let mut invariants = std::mem::take(&mut self.invariants);
-        for invariant in &mut invariants {
+        let watching = std::mem::take(&mut self.watching);
+        for index in watching.get(what.sort() as usize).into_iter().flatten() {
+            let invariant = &mut invariants[*index];
             if let Err(detail) = invariant.sees(self, what) {
                 self.fail(invariant.name(), detail);
             }
         }
+        self.watching = watching;
         self.invariants = invariants;
         if let Some(mut story) = self.story.take() {
             story.tell(self, what);
@@ -521,12 +552,7 @@ impl World {
         let at = at.max(self.now);
         if place.tick_at.is_none_or(|due| due > at) {
             place.tick_at = Some(at);
-            self.number += 1;
-            self.queue.push(Queued {
-                at,
-                number: self.number,
-                due: Due::Tick(index, at),
-            });
+            self.schedule_at(at, Due::Tick(index, at));
         }
     }
 }
