@@ -5,35 +5,13 @@ use prost::Message;
 use quorate_consensus::statement::{AccusationBody, VoteBody, parse};
 use quorate_consensus::wire::misbehaviour::Kind;
 use quorate_consensus::wire::{
-    AccusationKind, AccusationProof, Evidence, Misbehaviour, Proof, SignedStatement, ViolationType,
-    proof,
+    AccusationProof, Evidence, Misbehaviour, Proof, SignedStatement, ViolationType, proof,
 };
+use quorate_consensus::words::accusation_word;
 use quorate_consensus::{RulesDigest, TxId};
 use serde_json::{Map, Value, json};
 
 use crate::lineage::Lineage;
-
-/// `DOUBLE_VOTING` and the like: the name in the .proto file without its prefix.
-pub(crate) fn violation_word(kind: ViolationType) -> &'static str {
-    let name = kind.as_str_name();
-    name.strip_prefix("VIOLATION_TYPE_").unwrap_or(name)
-}
-
-/// The opposite of [`violation_word`].
-pub(crate) fn violation_of(word: &str) -> Option<ViolationType> {
-    ViolationType::from_str_name(&format!("VIOLATION_TYPE_{word}"))
-}
-
-/// `INVALID_SIGNATURE` and the like.
-pub(crate) fn accusation_word(kind: AccusationKind) -> &'static str {
-    let name = kind.as_str_name();
-    name.strip_prefix("ACCUSATION_KIND_").unwrap_or(name)
-}
-
-/// The opposite of [`accusation_word`].
-pub(crate) fn accusation_of(word: &str) -> Option<AccusationKind> {
-    AccusationKind::from_str_name(&format!("ACCUSATION_KIND_{word}"))
-}
 
 /// The transaction that proven misbehaviour is about.
 pub(crate) fn tx_of(misbehaviour: &Misbehaviour) -> Option<TxId> {

@@ -8,8 +8,8 @@
 use quorate_consensus::ClusterId;
 use serde_json::Value;
 
-use crate::evidence::violation_word;
 use crate::rows::ViolationRow;
+use quorate_consensus::words::violation_word;
 
 /// Says what is hashed, and in which version.
 const TAG: &[u8] = b"quorate.audit.violation.v1\0";

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use quorate_consensus::TxId;
+use quorate_consensus::ballot::state_name;
 use quorate_consensus::wire::BoardEntry;
 use quorate_consensus::wire::board_event::Event;
 
@@ -245,7 +246,7 @@ impl Expected {
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             for (tx_id, state) in page {
-                let found = state.as_str_name();
+                let found = state_name(state);
                 match missing.remove(&tx_id).filter(|_| wanted(&tx_id)) {
                     None if !wanted(&tx_id) => {}
                     None => out.add(

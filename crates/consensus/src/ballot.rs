@@ -104,7 +104,8 @@ pub const STATES: [BallotState; 8] = [
     BallotState::AbortedTimeout,
 ];
 
-/// A state as people know it: without the prefix that protobuf wants.
+/// A state as people know it: without the prefix that protobuf wants. Others of its kind
+/// are in [`crate::words`].
 pub fn state_name(state: BallotState) -> &'static str {
     let name = state.as_str_name();
     name.strip_prefix("BALLOT_STATE_").unwrap_or(name)

@@ -5,7 +5,8 @@
 //! Reading order: [`ids`] and [`choice`] are the words, [`statement`] what somebody
 //! signed, [`rules`] who may decide, [`ballot`] one transaction's votes, [`fsm`] the
 //! table of moves, [`detector`] what proves a lie, [`board`] the ordered record,
-//! [`proof`] what a stranger can check offline, [`batch`] what peers say to each other.
+//! [`proof`] what a stranger can check offline, [`batch`] what peers say to each other,
+//! [`words`] what people read.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::panic, clippy::expect_used)
@@ -23,6 +24,7 @@ pub mod proof;
 pub mod rules;
 pub mod statement;
 mod verifier;
+pub mod words;
 
 pub use address::{Address, AddressError};
 pub use choice::{Choice, Value};

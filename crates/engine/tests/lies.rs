@@ -525,11 +525,12 @@ fn who_waits_for_a_vote_of_a_banned_trustee_is_told_of_the_ban() {
     world.say_votes(1, stream, vec![one, two]);
     world.until(|w| w.board.is_banned(&w.cluster.node_id(0)));
     world.run(100);
-    assert!(
-        matches!(world.answer(waiting), Err(Reject::Banned { .. })),
-        "{:?}",
-        world.answer(waiting)
-    );
+    let told = match world.answer(waiting) {
+        Err(reject @ Reject::Banned { .. }) => reject.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let liar = world.cluster.node_id(0);
+    assert_eq!(told, format!("trustee {liar} is banned for DOUBLE_VOTING"));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::Instant;
 use quorate_chain::Chain;
 use quorate_consensus::statement::KeyRole;
 use quorate_consensus::wire::{Goodbye, GoodbyeReason, MessageReceived};
+use quorate_consensus::words::goodbye_word;
 use quorate_coordinator::Coordinator;
 use quorate_crypto::SigningKey;
 use quorate_engine::{Answer, Effect, Engine, Event, Now, Reject, RequestId, StreamId};
@@ -410,7 +411,7 @@ impl Driver {
             Effect::Close { stream, goodbye } => {
                 self.traces.closes(stream, &goodbye);
                 if let Some(queue) = self.streams.remove(&stream) {
-                    let reason = goodbye.reason().as_str_name();
+                    let reason = goodbye_word(goodbye.reason());
                     tracing::info!(stream = stream.0, reason, detail = %goodbye.detail, "stream.closed");
                     queue.close(goodbye);
                 }

@@ -264,6 +264,7 @@ fn rejected(reject: Reject) -> Status {
         Reject::BallotClosed { tx_id, state } => {
             Row::new(Code::FailedPrecondition, "BALLOT_CLOSED")
                 .with("tx_id", &tx_id)
+                // For machines: as proto JSON has it.
                 .with("state", state.as_str_name())
                 .precondition(&tx_id, &message)
                 .status(message)
@@ -379,6 +380,7 @@ mod tests {
             tx_id: tx(),
             state: BallotState::Confirmed,
         };
+        assert!(closed.to_string().ends_with("it ended as CONFIRMED"));
         let details = check(closed, Code::FailedPrecondition, "BALLOT_CLOSED");
         let metadata = &details.error_info().unwrap().metadata;
         assert_eq!(metadata["state"], "BALLOT_STATE_CONFIRMED");

@@ -1,7 +1,9 @@
 //! What the board tells, in the log: one event each, with the id of the transaction's
 //! trace, which every trustee's node derives alike.
 
+use quorate_consensus::ballot::state_name;
 use quorate_consensus::wire::{BoardEntry, board_event};
+use quorate_consensus::words::violation_word;
 use quorate_consensus::{ClusterId, TxId};
 use quorate_telemetry::TraceId;
 
@@ -21,8 +23,8 @@ pub(crate) fn tell(cluster_id: &ClusterId, entry: &BoardEntry) {
         let trace = || trace_of(cluster_id, tx_id);
         match &event.event {
             Some(E::StateChanged(change)) => tracing::info!(
-                revision, %tx_id, trace_id = trace(), from = change.from().as_str_name(),
-                to = change.to().as_str_name(), row = change.row, reason = %change.reason,
+                revision, %tx_id, trace_id = trace(), from = state_name(change.from()),
+                to = state_name(change.to()), row = change.row, reason = %change.reason,
                 "ballot.state_changed"
             ),
             Some(E::VoteRecorded(vote)) => tracing::debug!(
@@ -31,11 +33,11 @@ pub(crate) fn tell(cluster_id: &ClusterId, entry: &BoardEntry) {
             ),
             Some(E::ViolationFound(found)) => tracing::warn!(
                 revision, %tx_id, trace_id = trace(), node_id = %found.node_id,
-                kind = found.r#type().as_str_name(), "violation.found"
+                kind = violation_word(found.r#type()), "violation.found"
             ),
             Some(E::Banned(banned)) => tracing::warn!(
                 revision, node_id = %banned.node_id,
-                kind = banned.r#type().as_str_name(), "member.banned"
+                kind = violation_word(banned.r#type()), "member.banned"
             ),
             Some(E::Unbanned(unbanned)) => {
                 tracing::warn!(revision, node_id = %unbanned.node_id, "member.unbanned");

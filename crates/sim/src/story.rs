@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::wire::board_event::Event as Happened;
 use quorate_consensus::wire::{BoardEntry, BoardEvent, GoodbyeReason};
+use quorate_consensus::words::{accusation_word, violation_word};
 use quorate_consensus::{Choice, NodeId};
 use quorate_engine::{
     AuditAnswer, AuditAsk, ChainAnswer, ChainAsk, Effect, Event, Reject, SendOutcome, StreamId,
@@ -541,20 +542,20 @@ fn told(event: &BoardEvent) -> Option<String> {
             format!("{tx} is proven dead by {by}")
         }
         Happened::ViolationFound(found) => {
-            let kind = words::violation(found.r#type());
+            let kind = violation_word(found.r#type());
             match tx.as_str() {
                 "" => format!("notes {kind} of {}", found.node_id),
                 tx => format!("notes {kind} of {} on {tx}", found.node_id),
             }
         }
         Happened::Banned(banned) => {
-            let kind = words::violation(banned.r#type());
+            let kind = violation_word(banned.r#type());
             format!("bans {} for {kind}", banned.node_id)
         }
         Happened::Unbanned(unbanned) => format!("lifts the ban of {}", unbanned.node_id),
         Happened::GivenUp(_) => format!("{tx} is given up"),
         Happened::Accused(accused) => {
-            let kind = words::accusation(accused.kind());
+            let kind = accusation_word(accused.kind());
             format!("{} accuses {} of {kind}", accused.by, accused.node_id)
         }
         Happened::ReputationChanged(changed) => {

@@ -10,7 +10,6 @@ use tokio_postgres::types::{FromSql, ToSql};
 
 use super::away;
 use super::columns::{Utc, Wide, joined};
-use crate::evidence::{accusation_of, violation_of};
 use crate::fence::{self, Found};
 use crate::page::Page;
 use crate::rows::{
@@ -19,6 +18,7 @@ use crate::rows::{
 };
 use crate::seal::Head;
 use crate::store::AuditError;
+use quorate_consensus::words::{accusation_of, violation_of};
 
 type Read<T> = fn(&Row) -> Result<T, AuditError>;
 

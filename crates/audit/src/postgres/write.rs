@@ -12,13 +12,13 @@ use tokio_postgres::types::ToSql;
 use super::columns::{Utc, Wide, split};
 use super::{away, is_constraint, query};
 use crate::change::Batch;
-use crate::evidence::{accusation_word, violation_word};
 use crate::fence::{self, VariantRow, Write};
 use crate::page::{KeyRow, Page};
 use crate::rows::{
     AccusationRow, BanRow, DecisionRow, ReputationRow, SubmissionRow, ViolationRow, VoteRow,
 };
 use crate::store::AuditError;
+use quorate_consensus::words::{accusation_word, violation_word};
 
 /// Writes what a batch means and the revision reached, in one transaction.
 pub(super) async fn project(

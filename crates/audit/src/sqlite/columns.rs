@@ -1,6 +1,6 @@
 //! Rust types as columns hold them, and back.
 
-use quorate_consensus::{Choice, NodeId, PeerId, TxId, Value};
+use quorate_consensus::{Choice, NodeId, PeerId, TxId, Value, words};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Result, Row};
 
@@ -73,12 +73,12 @@ named!(
 );
 named!(
     quorate_consensus::wire::ViolationType,
-    crate::evidence::violation_of,
+    words::violation_of,
     "not a violation type"
 );
 named!(
     quorate_consensus::wire::AccusationKind,
-    crate::evidence::accusation_of,
+    words::accusation_of,
     "not an accusation kind"
 );
 

@@ -11,12 +11,12 @@ use rusqlite::{Connection, Params, Transaction, TransactionBehavior, params};
 use super::columns::{Utc, Wide, split};
 use super::{away, is_constraint, query};
 use crate::change::Batch;
-use crate::evidence::{accusation_word, violation_word};
 use crate::fence::{self, Write};
 use crate::lineage::Lineage;
 use crate::page::{Page, Table};
 use crate::rows::{ReputationRow, SubmissionRow, ViolationRow, VoteRow};
 use crate::store::AuditError;
+use quorate_consensus::words::{accusation_word, violation_word};
 
 /// How far a projection is, for tests that stop it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,12 +2,13 @@
 
 use clap::Args;
 use quorate_consensus::NodeId;
+use quorate_consensus::words::violation_word;
 use quorate_wire::v1::{ReputationRequest, TrusteeReputation};
 
 use super::parse_node_id;
 use crate::failure::Outcome;
 use crate::operator::{Operator, as_operator};
-use crate::output::{Out, Tone, ago, clock_ms, message_json, violation_word};
+use crate::output::{Out, Tone, ago, clock_ms, message_json};
 use crate::remote::RemoteArgs;
 
 const EXAMPLES: &str = "\

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use quorate_consensus::words::violation_word;
 use quorate_consensus::{NodeId, TxId};
 use quorate_crypto::genesis::read_genesis;
 use quorate_wire::v1::{Ballot, GetCertificateResponse};
@@ -23,7 +24,6 @@ use crate::files;
 use crate::local::{Layout, Ready, ReadyNode};
 use crate::output::{
     Out, Tone, clock_ms, message_json, path_text, print_ballot, standing_word, state_word,
-    violation_word,
 };
 use crate::remote::Target;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use quorate_audit::AuditStore;
 use quorate_audit::rows::Filter;
+use quorate_consensus::words::{accusation_word, violation_word};
 use quorate_consensus::{ClusterId, TxId};
 use quorate_node::record::open_record;
 use quorate_node::{Config, StartError};
@@ -19,7 +20,7 @@ use super::TxArg;
 use super::audit::of_store;
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
-use crate::output::{Out, Tone, choice_text, clock, event_text, state_word, violation_word};
+use crate::output::{Out, Tone, choice_text, clock, event_text, state_word};
 use crate::remote::{RemoteArgs, Target};
 
 const EXAMPLES: &str = "\
@@ -226,8 +227,7 @@ async fn rows(
         add(found.detected_at_ms, Tone::Bad, what);
     }
     for said in record.accusations(&filter).await? {
-        let kind = said.kind.as_str_name();
-        let kind = kind.trim_start_matches("ACCUSATION_KIND_");
+        let kind = accusation_word(said.kind);
         let what = format!("{} accuses {} of {kind}", said.by, said.accused);
         add(said.at_ms, Tone::Warn, what);
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use prost::Message;
 use quorate_consensus::proof::{self, Fact, Verified};
+use quorate_consensus::words::{abort_word, violation_word};
 use quorate_consensus::{ClusterId, rules::digest_of};
 use quorate_crypto::Ed25519Verifier;
 use quorate_wire::v1::{Proof, RulesChain, proof::Kind};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::failure::{Exit, Failure, Outcome};
 use crate::files;
-use crate::output::{Out, Tone, message_json, short_hex, violation_word};
+use crate::output::{Out, Tone, message_json, short_hex};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -153,8 +154,7 @@ fn tell(verified: &Verified) -> (&'static str, String, Value) {
             let said: Vec<_> = reasons
                 .iter()
                 .map(|(node, reason)| {
-                    let reason = reason.as_str_name();
-                    let reason = reason.strip_prefix("ABORT_REASON_").unwrap_or(reason);
+                    let reason = abort_word(*reason);
                     json!({ "node_id": node.to_string(), "reason": reason })
                 })
                 .collect();

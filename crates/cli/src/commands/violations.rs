@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use prost::Message as _;
 use quorate_consensus::NodeId;
+use quorate_consensus::words::{accusation_word, violation_word};
 use quorate_wire::v1::{Proof, ViolationsRequest, ViolationsResponse};
 
 use super::{OptionalTxArg, parse_node_id};
 use crate::failure::Outcome;
 use crate::files::write_atomically;
 use crate::operator::{Operator, as_operator};
-use crate::output::{Out, Tone, clock, message_json, violation_word};
+use crate::output::{Out, Tone, clock, message_json};
 use crate::remote::RemoteArgs;
 
 const EXAMPLES: &str = "\
@@ -89,8 +90,7 @@ fn print(found: &ViolationsResponse, out: Out) {
     if !found.accusations.is_empty() {
         let mut table = out.table(&["accused", "trustee", "by", "of", "transaction"]);
         for accusation in &found.accusations {
-            let kind = accusation.kind().as_str_name();
-            let kind = kind.strip_prefix("ACCUSATION_KIND_").unwrap_or(kind);
+            let kind = accusation_word(accusation.kind());
             table.add_row([
                 out.cell(Tone::Faint, clock(accusation.time_ms)),
                 out.cell(Tone::Plain, &accusation.node_id),

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
+use quorate_consensus::words::violation_word;
 use quorate_wire::v1::{Ballot, BallotState, Standing, ViolationType};
 use serde_json::{Value, json};
 
@@ -116,9 +117,9 @@ impl Report {
             .violations
             .iter()
             .filter(|violation| violation.node_id == node_id)
-            .map(|violation| crate::output::violation_word(violation.r#type()))
+            .map(|violation| violation_word(violation.r#type()))
             .collect();
-        let word = crate::output::violation_word(kind);
+        let word = violation_word(kind);
         self.claim(
             format!("{node_id} is charged with {word}"),
             kinds.contains(&word),

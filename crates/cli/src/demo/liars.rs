@@ -3,6 +3,7 @@
 use quorate_audit::AuditStore;
 use quorate_audit::rows::Filter;
 use quorate_consensus::proof::Fact;
+use quorate_consensus::words::violation_word;
 use quorate_consensus::{NodeId, TxId, Value};
 use quorate_sim::liars::LiarKind;
 use quorate_wire::v1::{Ballot, BallotState, Standing, ViolationType, choice::Kind};
@@ -13,7 +14,6 @@ use super::theatre::{Records, Theatre, stage};
 use crate::byzantine::{Stage, double_vote as doubly, minority, offence, silent};
 use crate::failure::{Failure, Outcome};
 use crate::local::{Cluster, Mode, Plan};
-use crate::output::violation_word;
 
 /// What every scenario with a liar begins and ends with.
 struct Act {

@@ -1,9 +1,10 @@
 //! One event of the board in one line.
 
+use quorate_consensus::words::{accusation_word, outcome_word, violation_word};
 use quorate_wire::v1::board_event::Event;
-use quorate_wire::v1::{AccusationKind, BallotState, BoardEvent, ChainOutcome, MessageReceived};
+use quorate_wire::v1::{BallotState, BoardEvent, ChainOutcome, MessageReceived};
 
-use super::{Out, Tone, choice_text, clock, short_hex, state_word, violation_word};
+use super::{Out, Tone, choice_text, clock, short_hex, state_word};
 
 /// The event for people: revision, time, transaction, what happened.
 pub(crate) fn event_line(out: Out, event: &BoardEvent) -> String {
@@ -82,8 +83,7 @@ pub(crate) fn event_text(event: &BoardEvent) -> (Tone, String) {
             )
         }
         Event::Concluded(seen) => {
-            let outcome = seen.outcome().as_str_name();
-            let outcome = outcome.strip_prefix("CHAIN_OUTCOME_").unwrap_or(outcome);
+            let outcome = outcome_word(seen.outcome());
             let tone = match seen.outcome() {
                 ChainOutcome::Confirmed => Tone::Good,
                 _ => Tone::Bad,
@@ -124,8 +124,7 @@ pub(crate) fn event_text(event: &BoardEvent) -> (Tone, String) {
         Event::Unbanned(ban) => (Tone::Warn, format!("the ban of {} was lifted", ban.node_id)),
         Event::GivenUp(_) => (Tone::Warn, "the submission was given up".into()),
         Event::Accused(accused) => {
-            let kind = AccusationKind::as_str_name(&accused.kind());
-            let kind = kind.strip_prefix("ACCUSATION_KIND_").unwrap_or(kind);
+            let kind = accusation_word(accused.kind());
             (
                 Tone::Warn,
                 format!("{} accuses {} of {kind}", accused.by, accused.node_id),

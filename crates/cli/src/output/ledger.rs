@@ -1,11 +1,9 @@
 //! The vote ledger of one transaction, for people.
 
+use quorate_consensus::words::violation_word;
 use quorate_wire::v1::{Ballot, BallotState, DissentPolicy, Submission, Violation};
 
-use super::{
-    Out, Tone, ago, choice_text, clock, clock_ms, short_hex, standing_word, state_word,
-    violation_word,
-};
+use super::{Out, Tone, ago, choice_text, clock, clock_ms, short_hex, standing_word, state_word};
 
 /// Prints the whole ledger.
 pub(crate) fn print_ballot(out: Out, ballot: &Ballot) {

@@ -15,9 +15,7 @@ use serde_json::Value;
 pub(crate) use events::{event_line, event_text, message_line};
 pub(crate) use json::message_json;
 pub(crate) use ledger::{path_text, print_ballot};
-pub(crate) use words::{
-    ago, choice_text, clock, clock_ms, short_hex, standing_word, state_word, violation_word,
-};
+pub(crate) use words::{ago, choice_text, clock, clock_ms, short_hex, standing_word, state_word};
 
 use crate::failure::Failure;
 

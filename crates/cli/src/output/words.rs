@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use quorate_consensus::ballot::state_name;
-use quorate_wire::v1::{self, BallotState, Standing, ViolationType, choice::Kind};
+use quorate_wire::v1::{self, BallotState, Standing, choice::Kind};
 
 use super::Tone;
 
@@ -33,15 +33,6 @@ pub(crate) fn standing_word(standing: Standing) -> (&'static str, Tone) {
         Standing::Silent => ("silent", Tone::Warn),
         Standing::Banned => ("banned", Tone::Bad),
     }
-}
-
-/// A violation without its prefix.
-pub(crate) fn violation_word(violation: ViolationType) -> &'static str {
-    stripped(violation.as_str_name(), "VIOLATION_TYPE_")
-}
-
-fn stripped(name: &'static str, prefix: &str) -> &'static str {
-    name.strip_prefix(prefix).unwrap_or(name)
 }
 
 /// A choice; a dash where there is none.
@@ -123,7 +114,6 @@ mod tests {
             state_word(BallotState::AbortedByzantine).0,
             "ABORTED_BYZANTINE"
         );
-        assert_eq!(violation_word(ViolationType::DoubleVoting), "DOUBLE_VOTING");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Why the board says no.
 
+use crate::ballot::state_name;
 use crate::board::MAX_UNSTARTED;
 use crate::choice::Choice;
 use crate::detector::DetectorError;
@@ -50,13 +51,13 @@ pub enum Refusal {
         choice: Choice,
     },
     /// The ballot was collected; this is how it ended.
-    #[error("the ballot ended as {}", .0.as_str_name())]
+    #[error("the ballot ended as {}", state_name(*.0))]
     Collected(BallotState),
     /// The trustee has too many unstarted ballots.
     #[error("{0} has {MAX_UNSTARTED} unstarted ballots open")]
     TooManyUnstarted(NodeId),
     /// The table does not give this move.
-    #[error("the table does not move {} to {}", .from.as_str_name(), .to.as_str_name())]
+    #[error("the table does not move {} to {}", state_name(*.from), state_name(*.to))]
     IllegalMove {
         /// The state the ballot is in.
         from: BallotState,

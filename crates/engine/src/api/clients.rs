@@ -1,5 +1,6 @@
 //! What clients hand in and what they are told.
 
+use quorate_consensus::ballot::state_name;
 use quorate_consensus::board::Refusal;
 use quorate_consensus::statement::StatementError;
 use quorate_consensus::wire::{self, BallotState};
@@ -91,7 +92,7 @@ pub enum Reject {
         first: Choice,
     },
     /// The ballot is over.
-    #[error("the ballot {tx_id} is closed: it ended as {}", .state.as_str_name())]
+    #[error("the ballot {tx_id} is closed: it ended as {}", state_name(*.state))]
     BallotClosed {
         /// The transaction.
         tx_id: TxId,

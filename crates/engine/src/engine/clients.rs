@@ -4,6 +4,7 @@ use quorate_consensus::ballot::is_final;
 use quorate_consensus::board::Refusal;
 use quorate_consensus::statement::{self, KeyRole, Vote, VoteBody};
 use quorate_consensus::wire::{self, BallotState, VoteRecorded};
+use quorate_consensus::words::violation_word;
 use quorate_consensus::{Choice, Domain, NodeId, TxId};
 
 use super::local::{Held, Journal, Local};
@@ -158,7 +159,7 @@ impl Engine {
         let ban = self.board.member(&self.config.node_id)?.ban.as_ref()?;
         Some(Reject::Banned {
             node_id: self.config.node_id.clone(),
-            reason: ban.kind.as_str_name().to_owned(),
+            reason: violation_word(ban.kind).to_owned(),
         })
     }
 

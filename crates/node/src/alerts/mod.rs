@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use quorate_consensus::wire::{BallotState, BoardEntry, ViolationType, board_event};
+use quorate_consensus::words::violation_word;
 use quorate_consensus::{ClusterId, NodeId, Rules};
 use quorate_engine::Alert;
 use tokio::sync::mpsc;
@@ -189,7 +190,7 @@ impl Alerts {
                 kind,
                 detail,
             } => {
-                tracing::warn!(%node_id, kind = kind.as_str_name(), %detail, "alert.misbehaviour");
+                tracing::warn!(%node_id, kind = violation_word(*kind), %detail, "alert.misbehaviour");
                 self.misbehaviour(node_id, *kind, detail);
             }
             Alert::StoreTampering { detail } => {
@@ -246,7 +247,7 @@ impl Alerts {
     fn misbehaviour(&self, node_id: &NodeId, kind: ViolationType, detail: &str) {
         let about = vec![
             ("node_id", node_id.to_string()),
-            ("type", crate::metrics::violation(kind).to_owned()),
+            ("type", violation_word(kind).to_owned()),
         ];
         self.raise(Name::Misbehaviour, about, detail);
     }

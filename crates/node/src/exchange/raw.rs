@@ -8,6 +8,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use quorate_consensus::statement::{Body as _, HelloBody, bytes_to_sign};
 use quorate_consensus::wire::{self, Frame, SignedStatement, frame};
+use quorate_consensus::words::goodbye_word;
 use quorate_consensus::{NodeId, Rules};
 use quorate_crypto::SigningKey;
 use quorate_engine::{PROTOCOL_MIN, PROTOCOL_VERSION};
@@ -167,7 +168,7 @@ impl RawSession {
             frame::Body::Hello(_) => Some(Ok(())),
             frame::Body::Goodbye(goodbye) => Some(Err(RawError::Unexpected(format!(
                 "goodbye: {} ({})",
-                goodbye.reason().as_str_name(),
+                goodbye_word(goodbye.reason()),
                 goodbye.detail
             )))),
             _ => None,

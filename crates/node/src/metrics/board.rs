@@ -7,8 +7,9 @@ use quorate_consensus::ballot::{is_final, state_name};
 use quorate_consensus::wire::{
     AccusationKind, BallotState, BoardEntry, BoardEvent, StateChanged, ViolationType, board_event,
 };
+use quorate_consensus::words::violation_word;
 
-use super::{Meter, seconds, violation};
+use super::{Meter, seconds};
 
 /// What must be remembered of ballots that are not final.
 #[derive(Debug, Default)]
@@ -69,7 +70,7 @@ impl Meter {
             }
             E::ViolationFound(found) if is_news => {
                 let kind = found.r#type();
-                let label = violation(kind);
+                let label = violation_word(kind);
                 let trustee = self.member(&found.node_id);
                 self.violations.of([trustee, label.into()]).inc();
                 let of_a_vote = [ViolationType::DoubleVoting, ViolationType::MinorityVote];
@@ -78,7 +79,7 @@ impl Meter {
                 }
             }
             E::Accused(accused) if is_news => {
-                let label = violation(match accused.kind() {
+                let label = violation_word(match accused.kind() {
                     AccusationKind::InvalidSignature => ViolationType::InvalidSignature,
                     AccusationKind::Operator => ViolationType::Operator,
                     AccusationKind::Malformed | AccusationKind::Unspecified => {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use quorate_consensus::ballot::{STATES, is_final, state_name};
 use quorate_consensus::wire::{BoardEntry, ViolationType};
+use quorate_consensus::words::violation_word;
 use quorate_consensus::{NodeId, Rules};
 use quorate_engine::{Answer, Reject, StreamId};
 use quorate_telemetry::metrics::{Exporter, Value};
@@ -81,12 +82,12 @@ impl Meter {
             for kind in KINDS {
                 meter
                     .violations
-                    .of([node_id.as_str(), violation(kind)].map(str::to_owned));
+                    .of([node_id.as_str(), violation_word(kind)].map(str::to_owned));
             }
             for kind in ACCUSED {
                 meter
                     .accusations
-                    .of([node_id.as_str(), violation(kind)].map(str::to_owned));
+                    .of([node_id.as_str(), violation_word(kind)].map(str::to_owned));
             }
             if node_id != own {
                 meter.peer_connected.of(label());
@@ -117,7 +118,7 @@ impl Meter {
     /// is none to Prometheus.
     fn begin(&self) {
         for kind in KINDS {
-            self.votes_rejected_byzantine.of([violation(kind)]);
+            self.votes_rejected_byzantine.of([violation_word(kind)]);
         }
         for state in STATES {
             self.ballots.of([state_name(state)]);
@@ -253,12 +254,6 @@ const ACCUSED: [ViolationType; 3] = [
     ViolationType::Malformed,
     ViolationType::Operator,
 ];
-
-/// A violation's type as people know it: `DOUBLE_VOTING`.
-pub(crate) fn violation(kind: ViolationType) -> &'static str {
-    let name = kind.as_str_name();
-    name.strip_prefix("VIOLATION_TYPE_").unwrap_or(name)
-}
 
 /// A count as a gauge or a histogram takes it.
 #[allow(

@@ -1,6 +1,6 @@
 //! The node's own copy of the log against the store's.
 
-use quorate_consensus::ballot::is_final;
+use quorate_consensus::ballot::{is_final, state_name};
 use quorate_consensus::board::{Board, Outcome, subject};
 use quorate_consensus::wire::{BoardOp, board_op::Op};
 use quorate_engine::{ProposeError, Proposed};
@@ -159,8 +159,8 @@ pub(super) fn conflicts(stores: &Stores, board: &Board) -> Result<Vec<String>, R
             };
             conflicts.push(format!("nonce {nonce} was reserved for {tx_id}; {holder}"));
         } else if is_final(was.state) && now.map(|ballot| ballot.state) != Some(was.state) {
-            let says = now.map_or("unknown", |ballot| ballot.state.as_str_name());
-            let was = was.state.as_str_name();
+            let says = now.map_or("unknown", |ballot| state_name(ballot.state));
+            let was = state_name(was.state);
             conflicts.push(format!("{tx_id} was {was}; now it is {says}"));
         }
     }

@@ -10,6 +10,7 @@ use quorate_consensus::wire::{
     BallotState, BanProof, Banned, BoardEntry, BoardEvent, Goodbye, Misbehaviour, SignedStatement,
     StateChanged, ViolationFound, VoteRecorded, ban_proof, board_event, misbehaviour,
 };
+use quorate_consensus::words::{goodbye_word, violation_word};
 use quorate_consensus::{Choice, NodeId, TxId};
 use quorate_engine::{Alert, Engine, Now, StreamId};
 use quorate_telemetry::span::{Attributes, SpanEvent};
@@ -368,8 +369,7 @@ impl Traces {
             return;
         }
         self.show(tx_id);
-        let kind = found.r#type();
-        let kind = kind.as_str_name().trim_start_matches("VIOLATION_TYPE_");
+        let kind = violation_word(found.r#type());
         let name = ("violation", event.revision, index);
         let mut span = self
             .common(tx_id, name, (event.time_ms, event.time_ms))
@@ -484,8 +484,7 @@ impl Traces {
             return;
         }
         self.show(&tx_id);
-        let kind = banned.r#type();
-        let kind = kind.as_str_name().trim_start_matches("VIOLATION_TYPE_");
+        let kind = violation_word(banned.r#type());
         let name = ("member.banned", event.revision, index);
         let span = self
             .common(&tx_id, name, (event.time_ms, event.time_ms))
@@ -525,9 +524,7 @@ impl Traces {
 
     /// The engine closes a stream.
     pub(crate) fn closes(&mut self, stream: StreamId, goodbye: &Goodbye) {
-        let reason = goodbye.reason().as_str_name();
-        let reason = reason.trim_start_matches("GOODBYE_REASON_");
-        self.stream_ended(stream, reason.into());
+        self.stream_ended(stream, goodbye_word(goodbye.reason()).into());
     }
 
     /// A stream has ended.

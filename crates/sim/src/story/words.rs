@@ -5,9 +5,9 @@ use quorate_consensus::ballot::state_name;
 use quorate_consensus::statement::KeyRole;
 use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::wire::{
-    self, AccusationKind, BallotState, BoardOp, ChainOutcome, SignedStatement, ViolationType,
-    ban_proof, frame, misbehaviour,
+    self, BallotState, BoardOp, SignedStatement, ban_proof, frame, misbehaviour,
 };
+use quorate_consensus::words::{abort_word, accusation_word, outcome_word, violation_word};
 use quorate_consensus::{Choice, Domain, NodeId};
 use quorate_engine::Alert;
 use quorate_testkit::{NOW, fake_signature};
@@ -31,31 +31,12 @@ fn wire_choice(said: Option<&wire::Choice>) -> String {
     said.map_or("nothing".into(), |said| choice(&said))
 }
 
-fn short(name: &'static str, prefix: &str) -> &'static str {
-    name.strip_prefix(prefix).unwrap_or(name)
-}
-
 /// A state's name as the table has it.
 pub(super) fn state(state: BallotState) -> &'static str {
     match state {
         BallotState::Unspecified => "new",
         state => state_name(state),
     }
-}
-
-/// A violation's name.
-pub(super) fn violation(kind: ViolationType) -> &'static str {
-    short(kind.as_str_name(), "VIOLATION_TYPE_")
-}
-
-/// An accusation's name.
-pub(super) fn accusation(kind: AccusationKind) -> &'static str {
-    short(kind.as_str_name(), "ACCUSATION_KIND_")
-}
-
-/// An outcome's name.
-pub(super) fn outcome(outcome: ChainOutcome) -> &'static str {
-    short(outcome.as_str_name(), "CHAIN_OUTCOME_")
 }
 
 /// Who signed, by the names in the statements.
@@ -86,7 +67,7 @@ pub(super) fn signs(domain: Domain, statement: &[u8]) -> Option<String> {
         }
         Domain::Abort => {
             let body = wire::AbortStatement::decode(statement).ok()?;
-            let reason = short(body.reason().as_str_name(), "ABORT_REASON_");
+            let reason = abort_word(body.reason());
             Some(format!("signs: {} is aborted, {reason}", body.tx_id))
         }
         Domain::Observation => {
@@ -95,7 +76,7 @@ pub(super) fn signs(domain: Domain, statement: &[u8]) -> Option<String> {
         }
         Domain::Accusation => {
             let body = wire::AccusationStatement::decode(statement).ok()?;
-            let kind = accusation(body.kind());
+            let kind = accusation_word(body.kind());
             Some(format!("signs: {} is guilty of {kind}", body.accused))
         }
         _ => None,
@@ -103,7 +84,7 @@ pub(super) fn signs(domain: Domain, statement: &[u8]) -> Option<String> {
 }
 
 fn observed(body: &wire::ObservationStatement) -> String {
-    let (tx, nonce, outcome) = (&body.tx_id, body.nonce, outcome(body.outcome()));
+    let (tx, nonce, outcome) = (&body.tx_id, body.nonce, outcome_word(body.outcome()));
     match body.block_number {
         0 => format!("{tx}, nonce {nonce}, is {outcome}"),
         block => format!("{tx}, nonce {nonce}, is {outcome} in block {block}"),
@@ -117,7 +98,7 @@ pub(super) fn alert(alert: &Alert) -> String {
             node_id,
             kind,
             detail,
-        } => format!("{} of {node_id}: {detail}", violation(*kind)),
+        } => format!("{} of {node_id}: {detail}", violation_word(*kind)),
         Alert::StoreTampering { detail } => format!("STORE_TAMPERING: {detail}"),
         Alert::StoreRollback { detail } => format!("STORE_ROLLBACK: {detail}"),
         Alert::NewerSelf { generation } => {
@@ -230,7 +211,7 @@ fn accuses(world: &World, own: &NodeId, signed: &SignedStatement) -> String {
         let what = format!(
             "that {} is guilty of {}",
             body.accused,
-            accusation(body.kind())
+            accusation_word(body.kind())
         );
         let by = (body.node_id.as_str(), body.rules_digest.as_slice());
         what + &flaws(world, own, by, Domain::Accusation, signed)
