@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_audit::postgres::{Options, PostgresAudit};
-use quorate_audit::{AuditStore, SqliteAudit};
+use quorate_audit::{AuditStore, Mark, SqliteAudit};
 use quorate_consensus::Rules;
 use quorate_consensus::wire::{BoardEntry, BoardEvent, VoteRecorded, board_event::Event};
 use quorate_engine::{AuditAnswer, AuditAsk};
@@ -59,7 +59,7 @@ async fn projected(
     while spent < each {
         let batch: Vec<_> = (at + 1..=at + BATCH).map(|n| vote(cluster, n)).collect();
         let begun = Instant::now();
-        at = store.project(at, &batch).await?;
+        at = store.project(Mark::at(at), &batch).await?;
         spent += begun.elapsed();
     }
     Ok(at as f64 / spent.as_secs_f64())

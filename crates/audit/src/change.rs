@@ -15,6 +15,7 @@ use quorate_consensus::{Choice, NodeId, PeerId, TxId, Value};
 
 use crate::evidence;
 use crate::lineage::Lineage;
+use crate::mark;
 use crate::page::Page;
 use crate::rows::{ProofKind, SubmissionState};
 use crate::store::AuditError;
@@ -140,12 +141,27 @@ fn last_revision(from: u64, entries: &[BoardEntry]) -> Result<u64, AuditError> {
     Ok(revision)
 }
 
-/// What a batch of entries changes: each entry's revision and time, and its changes in
-/// order.
+/// What a batch of entries changes.
 pub(crate) struct Batch {
-    entries: Vec<(u64, u64, Vec<Change>)>,
+    entries: Vec<Carried>,
     /// The last revision.
     pub(crate) reached: u64,
+}
+
+/// What one entry changes, in order.
+struct Carried {
+    revision: u64,
+    time_ms: u64,
+    changes: Vec<Change>,
+    link: [u8; 32],
+}
+
+/// A row of `projected_entries`.
+pub(crate) struct Marked {
+    pub(crate) revision: u64,
+    pub(crate) digest: [u8; 32],
+    /// The transactions that it is about, parted by spaces.
+    pub(crate) tx_ids: String,
 }
 
 impl Batch {
@@ -162,14 +178,40 @@ impl Batch {
         let reached = last_revision(from, entries)?;
         let entries = entries
             .iter()
-            .map(|entry| Ok((entry.revision, entry.time_ms, changes(entry, lineage)?)))
+            .map(|entry| {
+                Ok(Carried {
+                    revision: entry.revision,
+                    time_ms: entry.time_ms,
+                    changes: changes(entry, lineage)?,
+                    link: mark::link(entry),
+                })
+            })
             .collect::<Result<_, AuditError>>()?;
         Ok(Self { entries, reached })
     }
 
+    /// The digests over the log up to each of the entries, from the digest before the
+    /// first one on; none when that is not known.
+    pub(crate) fn marked(&self, before: Option<[u8; 32]>) -> Vec<Marked> {
+        let Some(mut digest) = before else {
+            return Vec::new();
+        };
+        let marked = self.entries.iter().map(|entry| {
+            digest = mark::after(&digest, &entry.link);
+            let tx_ids: BTreeSet<_> = entry.changes.iter().filter_map(Change::tx_id).collect();
+            let tx_ids: Vec<_> = tx_ids.into_iter().map(TxId::as_str).collect();
+            Marked {
+                revision: entry.revision,
+                digest,
+                tx_ids: tx_ids.join(" "),
+            }
+        });
+        marked.collect()
+    }
+
     /// The transactions whose rows a page needs.
     pub(crate) fn tx_ids(&self) -> BTreeSet<TxId> {
-        let all = self.entries.iter().flat_map(|(_, _, changes)| changes);
+        let all = self.entries.iter().flat_map(|entry| &entry.changes);
         all.filter_map(Change::tx_id).cloned().collect()
     }
 
@@ -178,9 +220,10 @@ impl Batch {
     /// # Errors
     /// [`AuditError::Contradiction`]; the page is of no use then.
     pub(crate) fn carry_out(self, page: &mut Page) -> Result<(), AuditError> {
-        for (revision, at, changes) in self.entries {
-            for change in changes {
-                page.carry_out(change, at).map_err(|wrong| {
+        for entry in self.entries {
+            let revision = entry.revision;
+            for change in entry.changes {
+                page.carry_out(change, entry.time_ms).map_err(|wrong| {
                     AuditError::Contradiction(format!("revision {revision}: {wrong}"))
                 })?;
             }

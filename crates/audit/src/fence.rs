@@ -21,6 +21,47 @@ pub(crate) struct Found {
     pub(crate) holder: Option<TxId>,
     /// The bytes of the variant with the same hash; for [`AuditAsk::Variant`].
     pub(crate) variant: Option<Vec<u8>>,
+    /// What a past that the board has lost says of the transaction.
+    pub(crate) lost: Vec<LostSubmission>,
+}
+
+/// A submission of a lost past, which is not the one of the board. What it reserved may
+/// have been sent.
+#[derive(Debug)]
+pub(crate) struct LostSubmission {
+    pub(crate) state: SubmissionState,
+    /// Account and nonce; none for an aborted ballot.
+    pub(crate) place: Option<(String, u64)>,
+    /// Another transaction was confirmed there: the chain takes no second one.
+    pub(crate) taken: bool,
+}
+
+impl LostSubmission {
+    /// Why nothing may be sent for the transaction at this place, if nothing may. At
+    /// the place that it had, the chain takes one transaction and no second one.
+    fn forbids(&self, tx_id: &TxId, account: &str, nonce: u64) -> Option<AuditAnswer> {
+        let Some((lost_account, lost)) = &self.place else {
+            let state = self.state.as_str();
+            return Some(AuditAnswer::Conflict(format!(
+                "{tx_id} ended as {state} in a past that the board has lost: use another tx_id"
+            )));
+        };
+        if (lost_account.as_str(), *lost) == (account, nonce) {
+            return None;
+        }
+        match self.state {
+            SubmissionState::Pending | SubmissionState::Failed if self.taken => None,
+            SubmissionState::Pending | SubmissionState::Failed => {
+                Some(AuditAnswer::Conflict(format!(
+                    "{tx_id} was reserved with nonce {lost} of account {lost_account} in a past that the board has lost, and may have been sent: it waits until another transaction is confirmed with that nonce; if the chain has it there, give {tx_id} up"
+                )))
+            }
+            state => Some(AuditAnswer::Conflict(format!(
+                "{tx_id} ended as {} with nonce {lost} of account {lost_account} in a past that the board has lost: give it up",
+                state.as_str()
+            ))),
+        }
+    }
 }
 
 /// What is to be written, in one transaction with what was found.
@@ -88,6 +129,11 @@ fn pending(
     found: Found,
     now_ms: u64,
 ) -> Verdict {
+    let (account, nonce) = (&reservation.account, reservation.nonce);
+    let mut lost = found.lost.iter();
+    if let Some(answer) = lost.find_map(|lost| lost.forbids(&tx_id, account, nonce)) {
+        return (answer, None);
+    }
     if let Some(row) = found.row {
         let same_nonce = row.nonce == Some(reservation.nonce);
         let same_account = row.account.as_ref() == Some(&reservation.account);
@@ -150,6 +196,12 @@ fn variant(
             ));
         }
         Some(_) => {}
+    }
+    let account = found.row.as_ref().and_then(|row| row.account.as_deref());
+    let account = account.unwrap_or_default();
+    let mut lost = found.lost.iter();
+    if let Some(answer) = lost.find_map(|lost| lost.forbids(&tx_id, account, nonce)) {
+        return (answer, None);
     }
     match found.variant {
         Some(raw) if raw == prepared.raw => return (AuditAnswer::Done, None),

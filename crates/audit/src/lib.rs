@@ -6,11 +6,14 @@
 //! nothing.
 
 pub mod archive;
+mod aside;
 mod change;
 mod evidence;
 mod fence;
 mod lineage;
+pub mod mark;
 mod page;
+pub mod parting;
 pub mod postgres;
 pub mod rows;
 pub mod seal;
@@ -22,6 +25,7 @@ mod time;
 pub mod verify;
 
 pub use lineage::Lineage;
+pub use mark::Mark;
 pub use postgres::PostgresAudit;
 pub use rows::SubmissionCounts;
 pub use sqlite::SqliteAudit;

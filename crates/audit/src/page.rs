@@ -50,7 +50,7 @@ impl<K: Ord, V> Table<K, V> {
         self.0.values().filter_map(|cell| cell.row.as_ref())
     }
 
-    fn put(&mut self, key: K, row: V) {
+    pub(crate) fn put(&mut self, key: K, row: V) {
         let cell = Cell {
             row: Some(row),
             changed: true,
@@ -76,7 +76,7 @@ impl<K: Ord, V> Table<K, V> {
     }
 
     /// Removes the row, whether it was read or not.
-    fn remove(&mut self, key: K) -> Option<V> {
+    pub(crate) fn remove(&mut self, key: K) -> Option<V> {
         let gone = Cell {
             row: None,
             changed: true,
@@ -115,13 +115,16 @@ pub(crate) struct Page {
     pub(crate) submissions: Table<TxId, SubmissionRow>,
     /// Rows of `blockchain_submissions_archive`.
     pub(crate) archive: Table<TxId, SubmissionRow>,
-    /// Needs not be loaded.
+    /// Needs not be loaded, but to be set aside.
     pub(crate) keys: Table<TxId, KeyRow>,
     pub(crate) votes: BTreeMap<TxId, Table<NodeId, VoteRow>>,
     pub(crate) decisions: Table<TxId, DecisionRow>,
     pub(crate) members: Table<PeerId, ReputationRow>,
     /// The violations of these transactions that are known already.
     known: BTreeSet<(TxId, NodeId, ViolationType, ProofKind)>,
+    /// Those that were proven in a past that the board has lost: one that is proven
+    /// again has its row.
+    lost: BTreeSet<(TxId, NodeId, ViolationType)>,
     /// New ones.
     pub(crate) violations: Vec<ViolationRow>,
     /// The last violation.
@@ -148,6 +151,7 @@ impl Page {
             decisions: Table::default(),
             members: Table::default(),
             known: BTreeSet::new(),
+            lost: BTreeSet::new(),
             violations: Vec::new(),
             head,
             lifted: BTreeMap::new(),
@@ -171,6 +175,22 @@ impl Page {
         proof_kind: ProofKind,
     ) {
         self.known.insert((tx_id, node_id, kind, proof_kind));
+    }
+
+    /// A violation of one of the transactions, which was proven in a lost past.
+    pub(crate) fn load_lost_violation(
+        &mut self,
+        tx_id: TxId,
+        node_id: NodeId,
+        kind: ViolationType,
+    ) {
+        self.lost.insert((tx_id, node_id, kind));
+    }
+
+    /// The votes to be removed.
+    pub(crate) fn removed_votes(&self) -> impl Iterator<Item = (&TxId, &NodeId)> {
+        let votes = self.votes.iter();
+        votes.flat_map(|(tx_id, votes)| votes.removed().map(move |node_id| (tx_id, node_id)))
     }
 
     /// The votes to be written.
@@ -493,6 +513,12 @@ impl Page {
             }
         }
         self.each_member(&node_id, |member| member.violations_count += 1);
+        if proof_kind == ProofKind::Proven
+            && let Some(tx_id) = &tx_id
+            && self.lost.contains(&(tx_id.clone(), node_id.clone(), kind))
+        {
+            return;
+        }
         let mut row = ViolationRow {
             id: 0,
             peer_id,

@@ -1,5 +1,6 @@
 //! The trait that every audit store implements.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,6 +9,9 @@ use quorate_consensus::{ClusterId, NodeId, TxId};
 use quorate_engine::{AuditAnswer, AuditAsk};
 
 use crate::archive::{Archived, Horizon};
+use crate::lineage::Lineage;
+use crate::mark::Mark;
+use crate::parting::{Losses, LostPast, Parting};
 use crate::rows::{
     AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionCounts, SubmissionRow,
     SubmissionState, ViolationRow, VoteRow,
@@ -23,6 +27,15 @@ pub enum AuditError {
     CursorMoved {
         /// Where it stands.
         found: u64,
+    },
+    /// The log is not the one that the store is a projection of; nothing was written.
+    /// What was projected and is not in the log has to be set aside first.
+    #[error(
+        "the audit record is of another log than the board's: they part at revision {revision} or before"
+    )]
+    OtherPast {
+        /// Where the store stands.
+        revision: u64,
     },
     /// The entries are not the ones that follow the cursor; nothing was written.
     #[error("entry {found} does not follow revision {revision}")]
@@ -90,11 +103,27 @@ pub trait AuditStore: Send + Sync + 'static {
     /// here once the board's log says so, and not by anybody's asking.
     async fn ask(&self, ask: AuditAsk) -> AuditAnswer;
 
+    /// Where the projection stands: the revision reached, 0 before the first, and of
+    /// which log.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`].
+    async fn mark(&self) -> Result<Mark, AuditError>;
+
     /// The board's revision that the projection has reached; 0 before the first.
     ///
     /// # Errors
     /// [`AuditError::Unavailable`].
-    async fn cursor(&self) -> Result<u64, AuditError>;
+    async fn cursor(&self) -> Result<u64, AuditError> {
+        self.mark().await.map(|mark| mark.revision)
+    }
+
+    /// The digests over the projected log up to each revision after `after`, ascending,
+    /// at most `limit`. The first that are known may come later.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`].
+    async fn digests(&self, after: u64, limit: u32) -> Result<Vec<(u64, [u8; 32])>, AuditError>;
 
     /// Takes the lease on the projection for `ttl` from now, or prolongs it; false while
     /// somebody else has it. Advice that spares work, never a right: the cursor is
@@ -104,16 +133,34 @@ pub trait AuditStore: Send + Sync + 'static {
     /// [`AuditError::Unavailable`].
     async fn lease(&self, holder: &NodeId, ttl: Duration) -> Result<bool, AuditError>;
 
-    /// Writes what the entries after revision `from` mean, and the revision reached,
-    /// in one SQL transaction; gives that revision. The entries must be ones that the
-    /// caller believes.
+    /// Writes what the entries after `from` mean, and the revision reached, in one SQL
+    /// transaction; gives that revision. The entries must be ones that the caller
+    /// believes.
     ///
     /// # Errors
-    /// [`AuditError::CursorMoved`] unless the cursor stands at `from`;
+    /// [`AuditError::CursorMoved`] unless the cursor stands at the revision of `from`;
+    /// [`AuditError::OtherPast`] when what was projected up to there is known, and is
+    /// another log;
     /// [`AuditError::Gap`] unless the entries follow it without a gap;
     /// [`AuditError::Contradiction`] when a fence refuses them;
     /// [`AuditError::Unavailable`].
-    async fn project(&self, from: u64, entries: &[BoardEntry]) -> Result<u64, AuditError>;
+    async fn project(&self, from: Mark, entries: &[BoardEntry]) -> Result<u64, AuditError>;
+
+    /// Sets aside what was projected of a past that the board has lost, in one SQL
+    /// transaction: then the store stands where the pasts part. Nothing is deleted:
+    /// rows are moved to `lost_rows`, or named there; how transactions ended, signed
+    /// variants and violations stay where they are.
+    ///
+    /// # Errors
+    /// [`AuditError::CursorMoved`] unless the store stands where it was when
+    /// [`find`](crate::parting::find) looked at it; [`AuditError::Unavailable`].
+    async fn set_aside(&self, parting: Arc<Parting>) -> Result<LostPast, AuditError>;
+
+    /// What was set aside.
+    ///
+    /// # Errors
+    /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
+    async fn losses(&self) -> Result<Losses, AuditError>;
 
     /// How many rows lie beyond the horizon and are not archived.
     ///
@@ -128,7 +175,7 @@ pub trait AuditStore: Send + Sync + 'static {
     /// [`AuditError::Unavailable`].
     async fn archive(&self, horizon: Horizon, limit: u32) -> Result<Archived, AuditError>;
 
-    /// The submission of a transaction, archived or not.
+    /// The submission of a transaction, archived or not, unless it was set aside.
     ///
     /// # Errors
     /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
@@ -158,25 +205,26 @@ pub trait AuditStore: Send + Sync + 'static {
     /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
     async fn head(&self) -> Result<Head, AuditError>;
 
-    /// Violations, oldest first.
+    /// Violations, oldest first; those of a lost past too.
     ///
     /// # Errors
     /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
     async fn violations(&self, filter: &Filter) -> Result<Vec<ViolationRow>, AuditError>;
 
-    /// Votes that are not archived, oldest first.
+    /// Votes that are neither archived nor set aside, oldest first.
     ///
     /// # Errors
     /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
     async fn votes(&self, filter: &Filter) -> Result<Vec<VoteRow>, AuditError>;
 
-    /// Accusations, oldest first; [`Filter::node_id`] is the accused.
+    /// Accusations that are not of a lost past, oldest first; [`Filter::node_id`] is the accused.
     ///
     /// # Errors
     /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
     async fn accusations(&self, filter: &Filter) -> Result<Vec<AccusationRow>, AuditError>;
 
-    /// Bans, of one member or of all, oldest first; those that were lifted too.
+    /// Bans, of one member or of all, oldest first; those that were lifted too, and not
+    /// those of a lost past.
     ///
     /// # Errors
     /// [`AuditError::Unavailable`] or [`AuditError::Corrupt`].
@@ -210,6 +258,9 @@ pub trait AuditStore: Send + Sync + 'static {
         after: Option<&TxId>,
         limit: u32,
     ) -> Result<Vec<(TxId, BallotState)>, AuditError>;
+
+    /// Whose keys are whose.
+    fn lineage(&self) -> &Lineage;
 
     /// Which backend this is: "sqlite", "postgres".
     fn backend(&self) -> &'static str;

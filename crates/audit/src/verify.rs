@@ -11,10 +11,13 @@ use quorate_consensus::ballot::state_name;
 use quorate_consensus::wire::BoardEntry;
 use quorate_consensus::wire::board_event::Event;
 
+use crate::aside::said;
 use crate::change::Batch;
 use crate::lineage::Lineage;
+use crate::mark::{self, Mark};
 use crate::page::Page;
-use crate::rows::{DecisionRow, Filter, SubmissionRow, SubmissionState, ViolationRow};
+use crate::parting::{DECISIONS, KEYS, Losses, SUBMISSIONS, VIOLATIONS};
+use crate::rows::{DecisionRow, Filter, ProofKind, SubmissionRow, SubmissionState, ViolationRow};
 use crate::seal::{Head, seal};
 use crate::store::{AuditError, AuditStore};
 
@@ -78,6 +81,8 @@ pub struct Report {
     pub transactions: u64,
     /// What is wrong; empty when all is well.
     pub findings: Vec<Finding>,
+    /// What was set aside because the board has lost it: not wrong, and not in the log.
+    pub losses: Losses,
 }
 
 /// Why nothing can be said.
@@ -99,6 +104,14 @@ pub enum VerifyError {
         /// The log's last revision.
         head: u64,
     },
+    /// What the store has projected is not in the log.
+    #[error(
+        "the audit store stands at revision {cursor} of a past that the board's log does not have: a node that runs sets that aside; repeat it then"
+    )]
+    OtherPast {
+        /// The store's cursor.
+        cursor: u64,
+    },
 }
 
 /// So often rows that differ are looked at again while the projection goes on.
@@ -118,12 +131,14 @@ pub async fn verify(
     let mut expected = Expected {
         page: Page::of_new_store(lineage.cluster_id()),
         reached: 0,
+        digest: mark::first(lineage.cluster_id()),
     };
     let mut only = None;
     let mut passes = 0;
     loop {
         passes += 1;
-        let cursor = store.cursor().await?;
+        let mark = store.mark().await?;
+        let cursor = mark.revision;
         while expected.reached < cursor {
             let mut entries = log(expected.reached).await.map_err(VerifyError::Log)?;
             entries.retain(|entry| entry.revision <= cursor);
@@ -133,8 +148,15 @@ pub async fn verify(
             }
             expected.read(&entries, lineage)?;
         }
-        let mut findings = expected.compare(store, lineage, only.as_ref()).await?;
-        let moved = store.cursor().await? != cursor;
+        if Mark::of(expected.reached, expected.digest).contradicts(&mark) {
+            return Err(VerifyError::OtherPast { cursor });
+        }
+        let losses = store.losses().await?;
+        let mut findings = expected
+            .compare(store, lineage, &losses, only.as_ref())
+            .await?;
+        lost_pasts(&mark, &losses, &mut findings);
+        let moved = store.mark().await? != mark;
         if findings.is_empty() || !moved || passes == PASSES {
             let (head, reserved) = rest(cursor, &mut log).await?;
             findings.retain(|finding| {
@@ -148,6 +170,7 @@ pub async fn verify(
                 violations: expected.page.violations.len() as u64,
                 transactions: expected.tx_ids().len() as u64,
                 findings,
+                losses,
             });
         }
         only = Some(findings.into_iter().map(|finding| finding.row).collect());
@@ -174,21 +197,34 @@ async fn rest(
     }
 }
 
-const VIOLATIONS: &str = "byzantine_violations";
-const DECISIONS: &str = "decisions";
-const SUBMISSIONS: &str = "blockchain_submissions";
-const KEYS: &str = "submission_keys";
+/// The store says how many pasts were lost; each has its row.
+fn lost_pasts(mark: &Mark, losses: &Losses, findings: &mut Vec<Finding>) {
+    let there: BTreeSet<_> = losses.pasts.iter().map(|past| past.id).collect();
+    for id in (1..=mark.past).filter(|id| !there.contains(id)) {
+        findings.push(Finding {
+            kind: FindingKind::Removed,
+            table: "lost_pasts",
+            row: id.to_string(),
+            why: "its number is missing".to_owned(),
+        });
+    }
+}
 
 /// What a store must show that has projected the log up to a revision.
 struct Expected {
     page: Page,
     reached: u64,
+    /// Over the log up to there.
+    digest: [u8; 32],
 }
 
 impl Expected {
     fn read(&mut self, entries: &[BoardEntry], lineage: &Lineage) -> Result<(), AuditError> {
         let batch = Batch::new(self.reached, entries, lineage)?;
         self.reached = batch.reached;
+        if let Some(last) = batch.marked(Some(self.digest)).last() {
+            self.digest = last.digest;
+        }
         batch.carry_out(&mut self.page)
     }
 
@@ -203,6 +239,7 @@ impl Expected {
         &self,
         store: &dyn AuditStore,
         lineage: &Lineage,
+        losses: &Losses,
         only: Option<&BTreeSet<String>>,
     ) -> Result<Vec<Finding>, AuditError> {
         let mut out = Findings(Vec::new());
@@ -211,7 +248,7 @@ impl Expected {
             store.violations(&Filter::default()).await?,
         );
         out.seals(Head::before_all(lineage.cluster_id()), head, &rows);
-        out.violations(&self.page.violations, &rows);
+        out.violations(&self.page.violations, &rows, &losses.violations());
         let wanted = |tx_id: &TxId| only.is_none_or(|only| only.contains(tx_id.as_str()));
         for tx_id in self.tx_ids().into_iter().filter(|tx_id| wanted(tx_id)) {
             let found = store.decision(tx_id).await?;
@@ -224,13 +261,14 @@ impl Expected {
                 out.submission(&row.tx_id.clone(), None, Some(row));
             }
         }
-        self.compare_keys(store, &wanted, &mut out).await?;
+        self.compare_keys(store, losses, &wanted, &mut out).await?;
         Ok(out.0)
     }
 
     async fn compare_keys(
         &self,
         store: &dyn AuditStore,
+        losses: &Losses,
         wanted: &(dyn Fn(&TxId) -> bool + Sync),
         out: &mut Findings,
     ) -> Result<(), AuditError> {
@@ -249,6 +287,9 @@ impl Expected {
                 let found = state_name(state);
                 match missing.remove(&tx_id).filter(|_| wanted(&tx_id)) {
                     None if !wanted(&tx_id) => {}
+                    // How something ended is never forgotten.
+                    None if SubmissionState::of(state)
+                        .is_some_and(|state| losses.ended(&tx_id, state)) => {}
                     None => out.add(
                         FindingKind::Inserted,
                         KEYS,
@@ -326,19 +367,44 @@ impl Findings {
         }
     }
 
-    /// Compares with the log. Not by key and proof: which rules documents the store
-    /// knew when it wrote the row is not in the log.
-    fn violations(&mut self, expected: &[ViolationRow], found: &[ViolationRow]) {
-        fn said(row: &ViolationRow) -> impl PartialEq {
-            let mut evidence = row.evidence.clone();
-            if let Some(fields) = evidence.as_object_mut() {
-                fields.remove("proof");
+    /// Compares with the log, number by number: those of lost pasts have theirs, and
+    /// one that was proven there is not written again when the log proves it.
+    fn violations(
+        &mut self,
+        expected: &[ViolationRow],
+        found: &[ViolationRow],
+        lost: &BTreeSet<u64>,
+    ) {
+        let place = |row: &ViolationRow| {
+            let proven = row.proof_kind == ProofKind::Proven && row.tx_id.is_some();
+            proven.then(|| (row.node_id.clone(), row.tx_id.clone(), row.violation_type))
+        };
+        let (gone, found): (Vec<_>, Vec<_>) = found.iter().partition(|row| lost.contains(&row.id));
+        let mut proven: BTreeMap<_, _> = BTreeMap::new();
+        for row in gone {
+            if let Some(place) = place(row) {
+                proven.insert(place, row.id);
             }
-            let what = (row.violation_type, row.proof_kind, row.detected_at_ms);
-            (row.node_id.clone(), row.tx_id.clone(), what, evidence)
         }
-        let mut found: BTreeMap<_, _> = found.iter().map(|row| (row.id, row)).collect();
+        let mut found: BTreeMap<_, _> = found.into_iter().map(|row| (row.id, row)).collect();
+        // The next number that the log's row must have.
+        let mut id = 0;
         for row in expected {
+            let place = place(row).filter(|place| proven.contains_key(place));
+            if place.is_some() {
+                let stays = found
+                    .range(id + 1..)
+                    .next()
+                    .filter(|(_, next)| said(next) == said(row));
+                if stays.is_none() {
+                    continue;
+                }
+            }
+            id += 1;
+            while lost.contains(&id) {
+                id += 1;
+            }
+            let row = &ViolationRow { id, ..row.clone() };
             match found.remove(&row.id) {
                 None => {
                     let why = format!("the log has it, against {}", row.node_id);

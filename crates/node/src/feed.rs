@@ -7,8 +7,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prost::Message as _;
-use quorate_consensus::TxId;
+use quorate_audit::mark::{self, Mark};
 use quorate_consensus::wire::BoardEntry;
+use quorate_consensus::{ClusterId, TxId};
 use quorate_coordinator::{Coordinator, StoreError};
 use tokio::sync::watch;
 
@@ -31,6 +32,8 @@ pub(crate) struct Feed {
     coordinator: Arc<dyn Coordinator>,
     known: Mutex<Known>,
     head: watch::Sender<u64>,
+    /// The digest before the first entry.
+    first: [u8; 32],
     recent: usize,
 }
 
@@ -38,6 +41,8 @@ pub(crate) struct Feed {
 struct Known {
     /// Of entry 1, 2, 3 and so on.
     digests: Vec<[u8; 16]>,
+    /// Of the log up to entry 1, 2, 3 and so on, as the audit store keeps it.
+    marks: Vec<[u8; 32]>,
     recent: VecDeque<Arc<BoardEntry>>,
     first_of: HashMap<Box<str>, u64>,
 }
@@ -49,8 +54,9 @@ fn digest(entry: &BoardEntry) -> [u8; 16] {
 }
 
 impl Feed {
-    pub(crate) fn new(coordinator: Arc<dyn Coordinator>) -> Self {
+    pub(crate) fn new(coordinator: Arc<dyn Coordinator>, cluster_id: ClusterId) -> Self {
         Self {
+            first: mark::first(cluster_id),
             coordinator,
             known: Mutex::default(),
             head: watch::Sender::new(0),
@@ -78,6 +84,9 @@ impl Feed {
                 continue;
             }
             known.digests.push(digest(&entry));
+            let before = known.marks.last().unwrap_or(&self.first);
+            let mark = mark::next(before, &entry);
+            known.marks.push(mark);
             for event in entry.events.iter().filter(|e| !e.tx_id.is_empty()) {
                 if !known.first_of.contains_key(&*event.tx_id) {
                     known
@@ -100,6 +109,20 @@ impl Feed {
     /// Changes when more is believed: the last revision believed.
     pub(crate) fn heads(&self) -> watch::Receiver<u64> {
         self.head.subscribe()
+    }
+
+    /// The mark of the log at a revision; none where nothing is believed yet.
+    pub(crate) fn mark(&self, revision: u64) -> Option<Mark> {
+        let digest = match revision.checked_sub(1) {
+            None => self.first,
+            Some(index) => *self.known().marks.get(usize::try_from(index).ok()?)?,
+        };
+        Some(Mark::of(revision, digest))
+    }
+
+    /// The last revision believed.
+    pub(crate) fn head(&self) -> u64 {
+        *self.head.borrow()
     }
 
     /// The revision in which a transaction first occurred.
@@ -194,7 +217,7 @@ mod tests {
     }
 
     fn feed(store: Vec<BoardEntry>, recent: usize) -> Feed {
-        let mut feed = Feed::new(Arc::new(Fixed(store)));
+        let mut feed = Feed::new(Arc::new(Fixed(store)), ClusterId([7; 32]));
         feed.recent = recent;
         feed
     }
@@ -223,6 +246,10 @@ mod tests {
         assert_eq!(revisions(&feed, 8, 100).await, [9, 10]);
         assert!(revisions(&feed, 10, 100).await.is_empty());
         assert!(revisions(&feed, u64::MAX, 100).await.is_empty());
+        let mark = (1..=2).fold([7; 32], |before, at| mark::next(&before, &entry(at)));
+        assert_eq!(feed.mark(2), Some(Mark::of(2, mark)));
+        assert_eq!(feed.mark(0), Some(Mark::of(0, [7; 32])));
+        assert!(feed.mark(10).is_some() && feed.mark(11).is_none());
         assert_eq!(feed.first_of(&TxId::new("tx1").unwrap()), Some(3));
         assert_eq!(feed.first_of(&TxId::new("tx9").unwrap()), None);
     }

@@ -184,7 +184,7 @@ async fn assemble(
         inner: parts.coordinator,
         clocks: clocks.clone(),
     });
-    let feed = Arc::new(Feed::new(parts.coordinator.clone()));
+    let feed = Arc::new(Feed::new(parts.coordinator.clone(), rules.cluster_id()));
     let prewarmer = Prewarmer::new(&parts.rules, parts.verifier);
     let listener = listen(parts.listener, &parts.tls, &registry)?;
     let doors = listener.counters();

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_audit::AuditError;
+use quorate_audit::parting::find;
+use quorate_audit::verify::VerifyError;
+use quorate_audit::{AuditError, Mark};
 use quorate_consensus::NodeId;
 use rand::Rng as _;
 use tokio::time::timeout;
@@ -15,6 +17,7 @@ use crate::collector::Collector;
 use crate::faults::Faults;
 use crate::feed::{Feed, FeedError};
 use crate::health::beats::{Beats, Loop};
+use crate::journal::Reached;
 use crate::metrics::Meter;
 use crate::seen::SeenAudit;
 use crate::traces::Rows;
@@ -153,7 +156,7 @@ struct Projector {
     meter: Arc<Meter>,
     collector: Collector,
     /// Where the store stands, as far as is known.
-    cursor: Option<u64>,
+    cursor: Option<Mark>,
     /// When the lease was last taken or prolonged.
     prolonged: Option<Instant>,
     /// When this node last archived.
@@ -164,32 +167,112 @@ impl Projector {
     async fn step(&mut self) -> Result<Step, Halt> {
         let from = match self.cursor {
             Some(from) => from,
-            None => self.audit.cursor().await?,
+            None => self.audit.mark().await?,
         };
         self.audit.keep().await;
+        let believed = self.feed.mark(from.revision);
+        let parted = match &believed {
+            Some(mark) => mark.contradicts(&from),
+            None => self.parted_before(self.feed.head()).await?,
+        };
+        if parted {
+            return self.set_aside().await;
+        }
         // Who cannot read the log does not prolong the lease.
-        let entries = self.feed.read(from, CHUNK).await?;
+        let entries = self.feed.read(from.revision, CHUNK).await?;
         if !self.leads().await? {
             return Ok(Step::Others);
         }
         self.cursor = Some(from);
-        if entries.is_empty() {
+        let Some(mark) = believed.filter(|_| !entries.is_empty()) else {
             return Ok(Step::UpToDate);
-        }
+        };
         let entries: Vec<_> = entries.into_iter().map(Arc::unwrap_or_clone).collect();
         let known = self.audit.known();
         let began = Instant::now();
-        match self.audit.store().project(from, &entries).await {
-            Ok(reached) => {
+        match self.audit.store().project(mark, &entries).await {
+            Ok(revision) => {
+                let reached = Reached {
+                    past: from.past,
+                    revision,
+                };
                 self.audit.note(reached, known);
-                self.cursor = Some(reached);
+                // Entries that were just read are believed.
+                self.cursor = self.feed.mark(revision).map(|mark| Mark {
+                    past: from.past,
+                    ..mark
+                });
                 self.rows.projected(&entries, began);
                 Ok(Step::Projected)
             }
             Err(AuditError::CursorMoved { found }) => {
-                self.audit.note(found, known);
+                tracing::trace!(found, "audit.others_were_faster");
                 Ok(Step::Others)
             }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the store's past and the log, which ends before where the store stands,
+    /// differ already there.
+    async fn parted_before(&self, head: u64) -> Result<bool, Halt> {
+        let Some(mark) = self.feed.mark(head).filter(|_| head > 0) else {
+            return Ok(false);
+        };
+        let there = self.audit.store().digests(head - 1, 1).await?;
+        let there = there.first().map(|(at, digest)| Mark::of(*at, *digest));
+        Ok(there.is_some_and(|there| there.contradicts(&mark)))
+    }
+
+    /// The board went on without what was projected: sets that aside, so that the log
+    /// can be projected on from where the two part. Only a node that believes the board
+    /// does it: one that has seen another past waits for `quorate reconcile`.
+    async fn set_aside(&mut self) -> Result<Step, Halt> {
+        let mailbox = &self.collector.mailbox;
+        let stopped = mailbox.look(|engine, _| engine.is_stopped()).await;
+        if stopped.map_err(|error| Halt::Away(error.to_string()))? {
+            return Err(Halt::Broken(
+                "what was projected is not in the board's log, and this node does not believe the board: run quorate reconcile".to_owned(),
+            ));
+        }
+        if !self.leads().await? {
+            return Ok(Step::Others);
+        }
+        let (feed, store) = (&self.feed, self.audit.store());
+        let log = |after| {
+            let feed = Arc::clone(feed);
+            async move {
+                let entries = feed.read(after, CHUNK).await;
+                let entries = entries.map_err(|error| error.to_string())?;
+                Ok(entries.into_iter().map(Arc::unwrap_or_clone).collect())
+            }
+        };
+        let found = find(store, log).await.map_err(|error| match error {
+            VerifyError::Audit(error) => error.into(),
+            error => Halt::Away(error.to_string()),
+        })?;
+        let Some(parting) = found else {
+            // Others have done it; or it was projected before stores kept digests.
+            return Ok(Step::Others);
+        };
+        let known = self.audit.known();
+        match store.set_aside(Arc::new(parting)).await {
+            Ok(past) => {
+                tracing::error!(
+                    past = past.id,
+                    parted_at = past.parted_at,
+                    reached = past.reached,
+                    "audit.past_set_aside: the board went on without what was projected after parted_at; quorate audit verify names it"
+                );
+                let reached = Reached {
+                    past: past.id,
+                    revision: past.parted_at,
+                };
+                self.audit.note(reached, known);
+                self.cursor = None;
+                Ok(Step::Projected)
+            }
+            Err(AuditError::CursorMoved { .. }) => Ok(Step::Others),
             Err(error) => Err(error.into()),
         }
     }

@@ -148,8 +148,8 @@ impl Log {
         verifier: Arc<CachedVerifier>,
     ) -> Self {
         Self {
+            feed: Feed::new(coordinator.clone(), genesis.cluster_id()),
             board: Board::new(genesis),
-            feed: Feed::new(coordinator.clone()),
             coordinator,
             verifier,
         }

@@ -7,11 +7,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use quorate_audit::{AuditError, AuditStore};
+use quorate_audit::{AuditError, AuditStore, Mark};
 use quorate_engine::{AuditAnswer, AuditAsk};
 
 use crate::alerts::{Alerts, Name};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, Reached};
 
 /// How often what was seen is made durable: each time keeps the sign guard waiting for
 /// the disk. A rollback by less than that is found only while the node runs.
@@ -27,9 +27,9 @@ pub(crate) struct SeenAudit {
 
 struct Seen {
     /// The highest revision that the store was seen to have reached.
-    revision: u64,
+    reached: Reached,
     /// What of it is durable, and since when.
-    kept: u64,
+    kept: Reached,
     kept_at: Option<Instant>,
     stands: Stands,
 }
@@ -51,14 +51,14 @@ impl SeenAudit {
         journal: Arc<Mutex<Journal>>,
         alerts: Arc<Alerts>,
     ) -> Result<Self, JournalError> {
-        let revision = locked(&journal).audit_seen()?;
+        let reached = locked(&journal).audit_seen()?;
         Ok(Self {
             store,
             journal,
             alerts,
             seen: Mutex::new(Seen {
-                revision,
-                kept: revision,
+                reached,
+                kept: reached,
                 kept_at: None,
                 stands: Stands::Unknown,
             }),
@@ -70,26 +70,46 @@ impl SeenAudit {
         self.store.as_ref()
     }
 
-    /// Where the store stands.
-    pub(crate) async fn cursor(&self) -> Result<u64, AuditError> {
+    /// Where the store stands, and of which log.
+    pub(crate) async fn mark(&self) -> Result<Mark, AuditError> {
         let known = self.known();
-        let cursor = self.store.cursor().await?;
-        self.note(cursor, known);
-        Ok(cursor)
+        let mark = self.store.mark().await?;
+        self.note(reached(&mark), known);
+        Ok(mark)
+    }
+
+    /// The revision at which the store stands.
+    pub(crate) async fn cursor(&self) -> Result<u64, AuditError> {
+        self.mark().await.map(|mark| mark.revision)
     }
 
     /// The highest revision that the store was seen to have reached.
-    pub(crate) fn known(&self) -> u64 {
-        self.lock().revision
+    pub(crate) fn known(&self) -> Reached {
+        self.lock().reached
     }
 
     /// Takes notice of where the store stands, and says so if it was further before:
     /// further than what was [`known`](Self::known) before it was asked, for others may
-    /// have seen it go on since.
-    pub(crate) fn note(&self, cursor: u64, known: u64) {
+    /// have seen it go on since. When it has lost a past, what was seen of that is no
+    /// measure any more.
+    pub(crate) fn note(&self, at: Reached, known: Reached) {
         let mut seen = self.lock();
         let before = seen.stands;
-        if cursor < known {
+        let cursor = at.revision;
+        if at.past < seen.reached.past && at.past == known.past {
+            // A look from before the past was lost.
+            return;
+        }
+        if at.past > seen.reached.past {
+            tracing::warn!(
+                cursor,
+                past = at.past,
+                "audit.past_lost: the audit store goes on without what the board has lost"
+            );
+            seen.reached = at;
+            seen.stands = Stands::Well;
+        } else if at.past <= known.past && cursor < known.revision {
+            let known = known.revision;
             seen.stands = Stands::Behind { at: cursor };
             if !matches!(before, Stands::Behind { .. }) {
                 tracing::error!(
@@ -104,7 +124,9 @@ impl SeenAudit {
                 );
             }
         } else {
-            seen.revision = seen.revision.max(cursor);
+            if cursor >= seen.reached.revision {
+                seen.reached = at;
+            }
             seen.stands = Stands::Well;
             if matches!(before, Stands::Behind { .. }) {
                 tracing::warn!(
@@ -118,18 +140,18 @@ impl SeenAudit {
     /// Makes durable what was seen, if that is due. It may fail: then less is known
     /// after a restart.
     pub(crate) async fn keep(&self) {
-        let revision = {
+        let reached = {
             let mut seen = self.lock();
             let due = seen.kept_at.is_none_or(|at| at.elapsed() >= KEEP_EVERY);
-            if !due || seen.kept == seen.revision {
+            if !due || seen.kept == seen.reached {
                 return;
             }
             seen.kept_at = Some(Instant::now());
-            seen.kept = seen.revision;
-            seen.revision
+            seen.kept = seen.reached;
+            seen.reached
         };
         let journal = Arc::clone(&self.journal);
-        let kept = tokio::task::spawn_blocking(move || locked(&journal).keep_audit_seen(revision));
+        let kept = tokio::task::spawn_blocking(move || locked(&journal).keep_audit_seen(reached));
         if let Ok(Err(error)) = kept.await {
             tracing::warn!(%error, "audit.not_kept: a rollback may go unnoticed after a restart");
         }
@@ -144,7 +166,7 @@ impl SeenAudit {
         }
         let (stands, seen) = {
             let seen = self.lock();
-            (seen.stands, seen.revision)
+            (seen.stands, seen.reached.revision)
         };
         match stands {
             Stands::Behind { at } => AuditAnswer::Unavailable(format!(
@@ -156,6 +178,13 @@ impl SeenAudit {
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn reached(mark: &Mark) -> Reached {
+    Reached {
+        past: mark.past,
+        revision: mark.revision,
     }
 }
 
@@ -180,6 +209,10 @@ mod tests {
         }
     }
 
+    fn at(revision: u64) -> Reached {
+        Reached { past: 0, revision }
+    }
+
     #[tokio::test]
     async fn nothing_is_asked_of_a_store_that_is_older_than_it_was() {
         let directory = tempfile::tempdir().unwrap();
@@ -187,7 +220,7 @@ mod tests {
         let rules = Arc::clone(cluster.rules());
         let own = NodeId::new("node1").unwrap();
         let mut journal = Journal::open(directory.path(), &own, &rules.cluster_id()).unwrap();
-        journal.keep_audit_seen(2).unwrap();
+        journal.keep_audit_seen(at(2)).unwrap();
         let journal = Arc::new(Mutex::new(journal));
         let store = SqliteAudit::open(directory.path().join("audit.db"), rules).unwrap();
         let meter = Arc::new(Meter::default());
@@ -207,9 +240,9 @@ mod tests {
         for revision in 1..=3 {
             let reached = audit
                 .store()
-                .project(revision - 1, &[entry(revision)])
+                .project(Mark::at(revision - 1), &[entry(revision)])
                 .await;
-            audit.note(reached.unwrap(), audit.known());
+            audit.note(at(reached.unwrap()), audit.known());
             let answer = ask().await;
             match revision {
                 1 => assert!(matches!(answer, AuditAnswer::Unavailable(_)), "{answer:?}"),
@@ -219,16 +252,37 @@ mod tests {
         assert_eq!(audit.cursor().await.unwrap(), 3);
         assert_eq!(meter.counts().alerts, 1);
         audit.keep().await;
-        assert_eq!(locked(&journal).audit_seen().unwrap(), 3);
+        assert_eq!(locked(&journal).audit_seen().unwrap(), at(3));
         // While the node runs, it finds out by itself.
-        audit.note(1, audit.known());
+        audit.note(at(1), audit.known());
         assert!(matches!(ask().await, AuditAnswer::Unavailable(_)));
         assert_eq!(meter.counts().alerts, 2);
         // A look from before the store went on is no rollback.
-        audit.note(3, 3);
-        audit.note(9, 3);
-        audit.note(3, 3);
+        audit.note(at(3), at(3));
+        audit.note(at(9), at(3));
+        audit.note(at(3), at(3));
         assert_eq!(meter.counts().alerts, 2);
         assert_eq!(ask().await, AuditAnswer::Variants(Vec::new()));
+
+        // It lost a past: it stands before, and that is right.
+        let lost = |revision| Reached { past: 1, revision };
+        audit.note(lost(2), audit.known());
+        assert_eq!(ask().await, AuditAnswer::Variants(Vec::new()));
+        assert_eq!(meter.counts().alerts, 2);
+        assert_eq!(audit.known(), lost(2));
+        audit.note(lost(1), audit.known());
+        assert!(matches!(ask().await, AuditAnswer::Unavailable(_)));
+        assert_eq!(meter.counts().alerts, 3);
+        // Looks from before, and from before it was lost, say nothing.
+        audit.note(lost(2), at(9));
+        audit.note(at(9), at(9));
+        assert_eq!(ask().await, AuditAnswer::Variants(Vec::new()));
+        assert_eq!((meter.counts().alerts, audit.known()), (3, lost(2)));
+        // A backup from before that is complete when it is where the log is.
+        audit.note(at(1), audit.known());
+        assert!(matches!(ask().await, AuditAnswer::Unavailable(_)));
+        audit.note(at(2), audit.known());
+        assert_eq!(ask().await, AuditAnswer::Variants(Vec::new()));
+        assert_eq!(audit.known(), at(2));
     }
 }

@@ -19,6 +19,8 @@ use tokio_postgres::error::SqlState;
 use crate::archive::{Archived, Horizon};
 use crate::change::Batch;
 use crate::lineage::Lineage;
+use crate::mark::Mark;
+use crate::parting::{Losses, LostPast, Parting};
 use crate::rows::{
     AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionCounts, SubmissionRow,
     SubmissionState, ViolationRow, VoteRow,
@@ -30,6 +32,7 @@ mod archive;
 mod breaker;
 mod columns;
 mod link;
+mod lost;
 #[cfg(test)]
 mod outage;
 mod query;
@@ -207,9 +210,14 @@ impl AuditStore for PostgresAudit {
         answer.unwrap_or_else(|error| AuditAnswer::Unavailable(error.to_string()))
     }
 
-    async fn cursor(&self) -> Result<u64, AuditError> {
+    async fn mark(&self) -> Result<Mark, AuditError> {
         let read = self.run(async |client| query::cursor(client, false).await);
-        read.await.map(|(revision, _)| revision)
+        read.await.map(|(mark, _)| mark)
+    }
+
+    async fn digests(&self, after: u64, limit: u32) -> Result<Vec<(u64, [u8; 32])>, AuditError> {
+        self.run(async |client| query::digests(client, after, limit).await)
+            .await
     }
 
     async fn lease(&self, holder: &NodeId, ttl: Duration) -> Result<bool, AuditError> {
@@ -217,10 +225,19 @@ impl AuditStore for PostgresAudit {
             .await
     }
 
-    async fn project(&self, from: u64, entries: &[BoardEntry]) -> Result<u64, AuditError> {
-        let batch = Batch::new(from, entries, &self.shared.lineage)?;
-        self.run(async |client| write::project(client, from, batch).await)
+    async fn project(&self, from: Mark, entries: &[BoardEntry]) -> Result<u64, AuditError> {
+        let batch = Batch::new(from.revision, entries, &self.shared.lineage)?;
+        self.run(async |client| write::project(client, &from, batch).await)
             .await
+    }
+
+    async fn set_aside(&self, parting: Arc<Parting>) -> Result<LostPast, AuditError> {
+        self.run(async |client| lost::set_aside(client, &parting, now_ms()).await)
+            .await
+    }
+
+    async fn losses(&self) -> Result<Losses, AuditError> {
+        self.run(async |client| lost::losses(client).await).await
     }
 
     async fn archivable(&self, horizon: Horizon) -> Result<Archived, AuditError> {
@@ -299,6 +316,10 @@ impl AuditStore for PostgresAudit {
     ) -> Result<Vec<(TxId, BallotState)>, AuditError> {
         self.run(async |client| query::final_states(client, after, limit).await)
             .await
+    }
+
+    fn lineage(&self) -> &Lineage {
+        &self.shared.lineage
     }
 
     fn backend(&self) -> &'static str {

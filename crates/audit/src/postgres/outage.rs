@@ -12,6 +12,7 @@ use quorate_testkit::tx;
 use tokio::sync::watch;
 
 use super::{BreakerState, Options, PostgresAudit};
+use crate::mark::Mark;
 use crate::rows::{Filter, SubmissionState};
 use crate::store::{AuditError, AuditStore};
 use crate::suite::script::Script;
@@ -51,7 +52,9 @@ async fn project_all(store: PostgresAudit, script: Arc<Script>, at: watch::Sende
                 None => store.cursor().await?,
             };
             let rest = script.after(from);
-            store.project(from, &rest[..rest.len().min(3)]).await
+            store
+                .project(Mark::at(from), &rest[..rest.len().min(3)])
+                .await
         };
         match longest.of(step).await {
             Ok(reached) => {

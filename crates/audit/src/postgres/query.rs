@@ -8,10 +8,12 @@ use quorate_engine::{AuditAsk, Prepared};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
 
-use super::away;
 use super::columns::{Utc, Wide, joined};
+use super::{away, lost};
 use crate::fence::{self, Found};
-use crate::page::Page;
+use crate::mark::Mark;
+use crate::page::{KeyRow, Page};
+use crate::parting::{ACCUSATIONS, BANS, VIOLATIONS};
 use crate::rows::{
     AccusationRow, BanRow, DecisionRow, Filter, ProofKind, ReputationRow, SubmissionCounts,
     SubmissionRow, SubmissionState, ViolationRow, VoteRow,
@@ -33,22 +35,33 @@ pub(super) async fn page(
         page.members.load(row.peer_id, row);
     }
     let of = |table: &str| format!("SELECT * FROM {table} WHERE tx_id = ANY($1)");
-    let (votes, violations) = (of("vote_history"), of("byzantine_violations"));
+    let votes = of("vote_history");
+    let violations = format!(
+        "SELECT *, {} AS lost FROM byzantine_violations WHERE tx_id = ANY($1)",
+        lost::is_lost(VIOLATIONS)
+    );
     let (decisions, live) = (of("decisions"), of("blockchain_submissions"));
     let archive = of("blockchain_submissions_archive");
     let params: &[&(dyn ToSql + Sync)] = &[&tx_ids];
     // All five are on their way at once.
     let (votes, violations, decisions, live, archive) = tokio::try_join!(
         many(client, &votes, params, vote_row),
-        many(client, &violations, params, violation_row),
+        many(client, &violations, params, known_violation),
         many(client, &decisions, params, decision_row),
         many(client, &live, params, submission_row),
         many(client, &archive, params, submission_row),
     )?;
     votes.into_iter().for_each(|row| page.load_vote(row));
-    for row in violations {
-        if let Some(tx_id) = row.tx_id {
-            page.load_violation(tx_id, row.node_id, row.violation_type, row.proof_kind);
+    for (row, lost) in violations {
+        let (Some(tx_id), kind) = (row.tx_id, row.violation_type) else {
+            continue;
+        };
+        match lost {
+            true if row.proof_kind == ProofKind::Proven => {
+                page.load_lost_violation(tx_id, row.node_id, kind);
+            }
+            true => {}
+            false => page.load_violation(tx_id, row.node_id, kind, row.proof_kind),
         }
     }
     for row in decisions {
@@ -69,15 +82,17 @@ pub(super) async fn found(
     ask: &AuditAsk,
 ) -> Result<Found, AuditError> {
     let tx_id = fence::tx_of(ask);
-    let (row, archived, key) = tokio::try_join!(
+    let (row, archived, key, lost) = tokio::try_join!(
         one(client, LIVE, tx_id, submission_row),
         one(client, ARCHIVED, tx_id, submission_row),
         one(client, KEY, tx_id, key_row),
+        lost::submissions(client, tx_id),
     )?;
     let mut found = Found {
         archived: row.is_none() && archived.is_some(),
         row: row.or(archived),
-        final_state: key.map(|(_, state)| state),
+        final_state: key.map(|key| key.final_state),
+        lost,
         ..Found::default()
     };
     match ask {
@@ -121,26 +136,49 @@ pub(super) async fn variants(
     .await
 }
 
-/// The revision reached, and the last violation; `lock` keeps other projections away
+/// Where the projection stands, and the last violation; `lock` keeps other projections away
 /// until the transaction ends.
 pub(super) async fn cursor(
     client: &impl GenericClient,
     lock: bool,
-) -> Result<(u64, Head), AuditError> {
+) -> Result<(Mark, Head), AuditError> {
     let sql = match lock {
         false => "SELECT * FROM audit_cursor",
         true => "SELECT * FROM audit_cursor FOR UPDATE",
     };
     let rows = many(client, sql, &[], |row| {
         let Wide(revision) = get(row, "revision")?;
+        let mark = Mark {
+            past: count(row, "past")?,
+            revision,
+            digest: match get::<Option<&[u8]>>(row, "digest")? {
+                None => None,
+                Some(_) => Some(fixed(row, "digest")?),
+            },
+        };
         let head = Head {
             id: count(row, "violations")?,
             hash: fixed(row, "violations_hash")?,
         };
-        Ok((revision, head))
+        Ok((mark, head))
     });
     let only = rows.await?.pop();
     only.ok_or_else(|| AuditError::Corrupt("audit_cursor is empty".to_owned()))
+}
+
+/// The digests over the log up to each revision after `after`.
+pub(super) async fn digests(
+    client: &impl GenericClient,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<(u64, [u8; 32])>, AuditError> {
+    let sql = "SELECT revision, digest FROM projected_entries WHERE revision > $1
+               ORDER BY revision LIMIT $2";
+    many(client, sql, &[&Wide(after), &i64::from(limit)], |row| {
+        let Wide(revision) = get(row, "revision")?;
+        Ok((revision, fixed(row, "digest")?))
+    })
+    .await
 }
 
 const LIVE: &str = "SELECT * FROM blockchain_submissions WHERE tx_id = $1";
@@ -230,41 +268,50 @@ pub(super) async fn accusations(
     client: &impl GenericClient,
     filter: &Filter,
 ) -> Result<Vec<AccusationRow>, AuditError> {
-    let sql = "SELECT * FROM accusations
-               WHERE ($1::text IS NULL OR tx_id = $1) AND ($2::text IS NULL OR accused = $2)
-               ORDER BY id DESC LIMIT $3";
-    filtered(client, sql, filter, |row| {
-        Ok(AccusationRow {
-            accused: node(row, "accused")?,
-            by: node(row, "by")?,
-            kind: named(row, "kind", accusation_of)?,
-            tx_id: tx(row)?,
-            accusation: signed(row)?,
-            at_ms: utc(row, "at")?,
-        })
+    let sql = format!(
+        "SELECT * FROM accusations
+         WHERE ($1::text IS NULL OR tx_id = $1) AND ($2::text IS NULL OR accused = $2)
+             AND NOT {}
+         ORDER BY id DESC LIMIT $3",
+        lost::is_lost(ACCUSATIONS)
+    );
+    filtered(client, &sql, filter, accusation_row).await
+}
+
+pub(super) fn accusation_row(row: &Row) -> Result<AccusationRow, AuditError> {
+    Ok(AccusationRow {
+        accused: node(row, "accused")?,
+        by: node(row, "by")?,
+        kind: named(row, "kind", accusation_of)?,
+        tx_id: tx(row)?,
+        accusation: signed(row)?,
+        at_ms: utc(row, "at")?,
     })
-    .await
 }
 
 pub(super) async fn bans(
     client: &impl GenericClient,
     node_id: Option<&NodeId>,
 ) -> Result<Vec<BanRow>, AuditError> {
-    let sql = "SELECT * FROM bans WHERE $1::text IS NULL OR node_id = $1 ORDER BY id";
+    let sql = format!(
+        "SELECT * FROM bans WHERE ($1::text IS NULL OR node_id = $1) AND NOT {} ORDER BY id",
+        lost::is_lost(BANS)
+    );
     let node_id = node_id.map(NodeId::as_str);
-    many(client, sql, &[&node_id], |row| {
-        let proof: &[u8] = get(row, "proof")?;
-        Ok(BanRow {
-            peer_id: peer(row)?,
-            node_id: node(row, "node_id")?,
-            violation_type: named(row, "violation_type", violation_of)?,
-            proof_kind: named(row, "proof_kind", ProofKind::parse)?,
-            proof: BanProof::decode(proof).map_err(|error| corrupt("proof", error))?,
-            banned_at_ms: utc(row, "banned_at")?,
-            lifted_at_ms: maybe_utc(row, "lifted_at")?,
-        })
+    many(client, &sql, &[&node_id], ban_row).await
+}
+
+pub(super) fn ban_row(row: &Row) -> Result<BanRow, AuditError> {
+    let proof: &[u8] = get(row, "proof")?;
+    Ok(BanRow {
+        peer_id: peer(row)?,
+        node_id: node(row, "node_id")?,
+        violation_type: named(row, "violation_type", violation_of)?,
+        proof_kind: named(row, "proof_kind", ProofKind::parse)?,
+        proof: BanProof::decode(proof).map_err(|error| corrupt("proof", error))?,
+        banned_at_ms: utc(row, "banned_at")?,
+        lifted_at_ms: maybe_utc(row, "lifted_at")?,
     })
-    .await
 }
 
 pub(super) async fn decision(
@@ -300,7 +347,7 @@ pub(super) async fn final_state(
     tx_id: &TxId,
 ) -> Result<Option<BallotState>, AuditError> {
     let row = one(client, KEY, tx_id, key_row).await?;
-    Ok(row.map(|(_, state)| state.ballot_state()))
+    Ok(row.map(|row| row.final_state.ballot_state()))
 }
 
 pub(super) async fn final_states(
@@ -312,8 +359,8 @@ pub(super) async fn final_states(
                ORDER BY tx_id LIMIT $2";
     let after = after.map(TxId::as_str);
     many(client, sql, &[&after, &i64::from(limit)], |row| {
-        let (tx_id, state) = key_row(row)?;
-        Ok((tx_id, state.ballot_state()))
+        let row = key_row(row)?;
+        Ok((row.tx_id, row.final_state.ballot_state()))
     })
     .await
 }
@@ -334,7 +381,7 @@ fn submission_row(row: &Row) -> Result<SubmissionRow, AuditError> {
     })
 }
 
-fn violation_row(row: &Row) -> Result<ViolationRow, AuditError> {
+pub(super) fn violation_row(row: &Row) -> Result<ViolationRow, AuditError> {
     Ok(ViolationRow {
         id: count(row, "id")?,
         peer_id: peer(row)?,
@@ -381,9 +428,16 @@ fn decision_row(row: &Row) -> Result<DecisionRow, AuditError> {
     })
 }
 
-fn key_row(row: &Row) -> Result<(TxId, SubmissionState), AuditError> {
-    let state = named(row, "final_state", SubmissionState::parse)?;
-    Ok((the_tx(row)?, state))
+pub(super) fn key_row(row: &Row) -> Result<KeyRow, AuditError> {
+    Ok(KeyRow {
+        tx_id: the_tx(row)?,
+        final_state: named(row, "final_state", SubmissionState::parse)?,
+        at_ms: utc(row, "at")?,
+    })
+}
+
+fn known_violation(row: &Row) -> Result<(ViolationRow, bool), AuditError> {
+    Ok((violation_row(row)?, get(row, "lost")?))
 }
 
 async fn one<T>(
@@ -395,7 +449,7 @@ async fn one<T>(
     Ok(many(client, sql, &[&tx_id.as_str()], read).await?.pop())
 }
 
-async fn many<T>(
+pub(super) async fn many<T>(
     client: &impl GenericClient,
     sql: &str,
     params: &[&(dyn ToSql + Sync)],
@@ -411,7 +465,11 @@ pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T, A
         .map_err(|error| corrupt(column, super::link::causes(&error)))
 }
 
-fn named<T>(row: &Row, column: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, AuditError> {
+pub(super) fn named<T>(
+    row: &Row,
+    column: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T, AuditError> {
     let text: &str = get(row, column)?;
     parse(text).ok_or_else(|| corrupt(column, format!("{text:?} is none")))
 }
@@ -424,7 +482,7 @@ fn the_tx(row: &Row) -> Result<TxId, AuditError> {
     named(row, "tx_id", |text| TxId::new(text).ok())
 }
 
-fn tx(row: &Row) -> Result<Option<TxId>, AuditError> {
+pub(super) fn tx(row: &Row) -> Result<Option<TxId>, AuditError> {
     match get::<Option<&str>>(row, "tx_id")? {
         None => Ok(None),
         Some(_) => the_tx(row).map(Some),
@@ -443,11 +501,11 @@ fn fixed(row: &Row, column: &str) -> Result<[u8; 32], AuditError> {
     bytes.try_into().map_err(|error| corrupt(column, error))
 }
 
-fn wide(row: &Row, column: &str) -> Result<Option<u64>, AuditError> {
+pub(super) fn wide(row: &Row, column: &str) -> Result<Option<u64>, AuditError> {
     Ok(get::<Option<Wide>>(row, column)?.map(|wide| wide.0))
 }
 
-fn count(row: &Row, column: &str) -> Result<u64, AuditError> {
+pub(super) fn count(row: &Row, column: &str) -> Result<u64, AuditError> {
     let number: i64 = get(row, column)?;
     u64::try_from(number).map_err(|error| corrupt(column, error))
 }
@@ -457,7 +515,7 @@ fn small(row: &Row, column: &str) -> Result<u32, AuditError> {
     u32::try_from(number).map_err(|error| corrupt(column, error))
 }
 
-fn utc(row: &Row, column: &str) -> Result<u64, AuditError> {
+pub(super) fn utc(row: &Row, column: &str) -> Result<u64, AuditError> {
     get(row, column).map(|Utc(ms)| ms)
 }
 

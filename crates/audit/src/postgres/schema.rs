@@ -6,11 +6,12 @@ use tokio_postgres::types::ToSql;
 
 use super::away;
 use crate::lineage::Lineage;
+use crate::mark;
 use crate::seal::Head;
 use crate::store::AuditError;
 
 /// One script per version; what was released is never edited, only added to.
-const MIGRATIONS: &[&str] = &[include_str!("V1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("V1.sql"), include_str!("V2.sql")];
 
 /// "Quorate" in bytes: an advisory lock of this number is held while the tables are
 /// made, so that of many processes that start at once one makes them.
@@ -34,6 +35,9 @@ const GRANTS: &[(&str, &str)] = &[
     ("accusations", "SELECT, INSERT"),
     ("bans", "SELECT, INSERT"),
     ("decisions", "SELECT, INSERT, UPDATE, DELETE"),
+    ("projected_entries", "SELECT, INSERT, DELETE"),
+    ("lost_pasts", "SELECT, INSERT"),
+    ("lost_rows", "SELECT, INSERT"),
 ];
 
 /// Brings the tables to the newest version, all or nothing, and gives that version.
@@ -115,9 +119,10 @@ pub(super) async fn enrol(all: &Transaction<'_>, lineage: &Lineage) -> Result<()
     if row.is_none() {
         let before = Head::before_all(own).hash;
         let sql = "INSERT INTO audit_cursor (only_row, revision, cluster_id, violations,
-                       violations_hash)
-                   VALUES (1, 0, $1, 0, $2) ON CONFLICT DO NOTHING";
-        let params: [&(dyn ToSql + Sync); 2] = [&&own.0[..], &&before[..]];
+                       violations_hash, digest)
+                   VALUES (1, 0, $1, 0, $2, $3) ON CONFLICT DO NOTHING";
+        let digest = mark::first(own);
+        let params: [&(dyn ToSql + Sync); 3] = [&&own.0[..], &&before[..], &&digest[..]];
         all.execute(sql, &params).await.map_err(away)?;
         row = all.query_opt(cluster, &[]).await.map_err(away)?;
     }

@@ -11,8 +11,9 @@ use tokio_postgres::types::ToSql;
 
 use super::columns::{Utc, Wide, split};
 use super::{away, is_constraint, query};
-use crate::change::Batch;
+use crate::change::{Batch, Marked};
 use crate::fence::{self, VariantRow, Write};
+use crate::mark::Mark;
 use crate::page::{KeyRow, Page};
 use crate::rows::{
     AccusationRow, BanRow, DecisionRow, ReputationRow, SubmissionRow, ViolationRow, VoteRow,
@@ -23,16 +24,15 @@ use quorate_consensus::words::{accusation_word, violation_word};
 /// Writes what a batch means and the revision reached, in one transaction.
 pub(super) async fn project(
     client: &mut Client,
-    from: u64,
+    from: &Mark,
     batch: Batch,
 ) -> Result<u64, AuditError> {
     let reached = batch.reached;
     let all = begin(client).await?;
     // Others who project wait here; then they find the cursor moved.
     let (found, head) = query::cursor(&all, true).await?;
-    if found != from {
-        return Err(AuditError::CursorMoved { found });
-    }
+    let digest = found.followed_by(from)?;
+    let marked = batch.marked(digest);
     let tx_ids = batch.tx_ids();
     let tx_ids: Vec<_> = tx_ids.iter().map(TxId::as_str).collect();
     lock(&all, &tx_ids).await?;
@@ -42,17 +42,23 @@ pub(super) async fn project(
         .await
         .map_err(|error| match is_constraint(&error) {
             true => {
-                let (first, why) = (from.saturating_add(1), super::link::causes(&error));
+                let (first, why) = (from.revision.saturating_add(1), super::link::causes(&error));
                 AuditError::Contradiction(format!("revisions {first} to {reached}: {why}"))
             }
             false => away(error),
         })?;
-    let sql = "UPDATE audit_cursor SET revision = $1, violations = $2, violations_hash = $3";
-    let last = page.head;
-    let hash = &last.hash[..];
-    run(&all, sql, &[&Wide(reached), &last.id.cast_signed(), &hash])
-        .await
-        .map_err(away)?;
+    projected(&all, &marked).await.map_err(away)?;
+    let digest = marked.last().map_or(digest, |last| Some(last.digest));
+    let sql = "UPDATE audit_cursor SET revision = $1, violations = $2, violations_hash = $3,
+                   digest = $4";
+    let (last, digest) = (page.head, digest.as_ref().map(|digest| &digest[..]));
+    let params: &[&(dyn ToSql + Sync)] = &[
+        &Wide(reached),
+        &last.id.cast_signed(),
+        &&last.hash[..],
+        &digest,
+    ];
+    run(&all, sql, params).await.map_err(away)?;
     all.commit().await.map_err(away)?;
     Ok(reached)
 }
@@ -133,25 +139,27 @@ pub(super) async fn lock(all: &Transaction<'_>, tx_ids: &[&str]) -> Result<(), A
     run(all, sql, &[&LOCK_CLASS, &numbers]).await.map_err(away)
 }
 
-type Done = Result<(), tokio_postgres::Error>;
+pub(super) type Done = Result<(), tokio_postgres::Error>;
 
-async fn run(all: &Transaction<'_>, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Done {
+pub(super) async fn run(all: &Transaction<'_>, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Done {
     let statement = all.prepare_cached(sql).await?;
     all.execute(&statement, params).await.map(drop)
 }
 
 /// One column of some rows.
-fn column<'a, R, C>(rows: &'a [&'a R], of: impl Fn(&'a R) -> C) -> Vec<C> {
+pub(super) fn column<'a, R, C>(rows: &'a [&'a R], of: impl Fn(&'a R) -> C) -> Vec<C> {
     rows.iter().map(|row| of(row)).collect()
 }
 
 /// Writes what changed on a page.
-async fn write(all: &Transaction<'_>, page: &Page) -> Done {
+pub(super) async fn write(all: &Transaction<'_>, page: &Page) -> Done {
+    removed_votes(all, page).await?;
     votes(all, &page.written_votes().collect::<Vec<_>>()).await?;
     delete(all, "decisions", page.decisions.removed()).await?;
     decisions(all, &page.decisions.written().collect::<Vec<_>>()).await?;
     let archive = "blockchain_submissions_archive";
     delete(all, archive, page.archive.removed()).await?;
+    delete(all, "blockchain_submissions", page.submissions.removed()).await?;
     submissions(all, &page.submissions.written().collect::<Vec<_>>()).await?;
     delete(all, "submission_keys", page.keys.removed()).await?;
     keys(all, &page.keys.written().collect::<Vec<_>>()).await?;
@@ -172,6 +180,19 @@ async fn delete(all: &Transaction<'_>, table: &str, tx_ids: impl Iterator<Item =
     }
     let sql = format!("DELETE FROM {table} WHERE tx_id = ANY($1)");
     run(all, &sql, &[&tx_ids]).await
+}
+
+/// Writes which entries were projected.
+async fn projected(all: &Transaction<'_>, entries: &[Marked]) -> Done {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let sql = "INSERT INTO projected_entries (revision, digest, tx_ids)
+               SELECT * FROM unnest($1::numeric[], $2::bytea[], $3::text[])";
+    let revisions: Vec<_> = entries.iter().map(|entry| Wide(entry.revision)).collect();
+    let digests: Vec<_> = entries.iter().map(|entry| &entry.digest[..]).collect();
+    let tx_ids: Vec<_> = entries.iter().map(|entry| &*entry.tx_ids).collect();
+    run(all, sql, &[&revisions, &digests, &tx_ids]).await
 }
 
 async fn votes(all: &Transaction<'_>, rows: &[&VoteRow]) -> Done {
@@ -207,6 +228,20 @@ async fn votes(all: &Transaction<'_>, rows: &[&VoteRow]) -> Done {
         &column(rows, |row| Utc(row.received_at_ms)),
     ];
     run(all, sql, params).await
+}
+
+async fn removed_votes(all: &Transaction<'_>, page: &Page) -> Done {
+    let removed = page.removed_votes();
+    let (tx_ids, node_ids): (Vec<_>, Vec<_>) = removed
+        .map(|(tx_id, node_id)| (tx_id.as_str(), node_id.as_str()))
+        .unzip();
+    if tx_ids.is_empty() {
+        return Ok(());
+    }
+    let sql = "DELETE FROM vote_history AS vote
+               USING unnest($1::text[], $2::text[]) AS gone (tx_id, node_id)
+               WHERE vote.tx_id = gone.tx_id AND vote.node_id = gone.node_id";
+    run(all, sql, &[&tx_ids, &node_ids]).await
 }
 
 async fn decisions(all: &Transaction<'_>, rows: &[&DecisionRow]) -> Done {

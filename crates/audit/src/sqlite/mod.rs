@@ -17,6 +17,8 @@ use tokio::sync::Mutex;
 
 use crate::archive::{Archived, Horizon};
 use crate::lineage::Lineage;
+use crate::mark::{self, Mark};
+use crate::parting::{Losses, LostPast, Parting};
 use crate::rows::{
     AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionCounts, SubmissionRow,
     SubmissionState, ViolationRow, VoteRow,
@@ -26,6 +28,7 @@ use crate::store::{AuditError, AuditStore};
 
 mod archive;
 mod columns;
+mod lost;
 mod query;
 mod schema;
 #[cfg(test)]
@@ -119,9 +122,14 @@ fn enrol(connection: &mut Connection, lineage: &Lineage) -> Result<(), AuditErro
         None => {
             all.execute(
                 "INSERT INTO audit_cursor (only_row, revision, cluster_id, violations,
-                     violations_hash)
-                 VALUES (1, ?1, ?2, 0, ?3)",
-                params![columns::Wide(0), own.as_bytes(), Head::before_all(own).hash],
+                     violations_hash, digest)
+                 VALUES (1, ?1, ?2, 0, ?3, ?4)",
+                params![
+                    columns::Wide(0),
+                    own.as_bytes(),
+                    Head::before_all(own).hash,
+                    mark::first(own),
+                ],
             )
             .map_err(away)?;
         }
@@ -173,8 +181,13 @@ impl AuditStore for SqliteAudit {
         answer.unwrap_or_else(|error| AuditAnswer::Unavailable(error.to_string()))
     }
 
-    async fn cursor(&self) -> Result<u64, AuditError> {
-        self.run(|connection| query::cursor(connection)).await
+    async fn mark(&self) -> Result<Mark, AuditError> {
+        self.run(|connection| query::mark(connection)).await
+    }
+
+    async fn digests(&self, after: u64, limit: u32) -> Result<Vec<(u64, [u8; 32])>, AuditError> {
+        self.run(move |connection| query::digests(connection, after, limit))
+            .await
     }
 
     async fn lease(&self, holder: &NodeId, ttl: Duration) -> Result<bool, AuditError> {
@@ -183,7 +196,7 @@ impl AuditStore for SqliteAudit {
             .await
     }
 
-    async fn project(&self, from: u64, entries: &[BoardEntry]) -> Result<u64, AuditError> {
+    async fn project(&self, from: Mark, entries: &[BoardEntry]) -> Result<u64, AuditError> {
         let (entries, lineage) = (entries.to_vec(), Arc::clone(&self.lineage));
         #[cfg(test)]
         let step = self.step.clone();
@@ -192,9 +205,18 @@ impl AuditStore for SqliteAudit {
                 #[cfg(test)]
                 step.iter().for_each(|step| step(_step));
             };
-            write::project(connection, &lineage, from, &entries, &told)
+            write::project(connection, &lineage, &from, &entries, &told)
         })
         .await
+    }
+
+    async fn set_aside(&self, parting: Arc<Parting>) -> Result<LostPast, AuditError> {
+        self.run(move |connection| lost::set_aside(connection, &parting, now_ms()))
+            .await
+    }
+
+    async fn losses(&self) -> Result<Losses, AuditError> {
+        self.run(|connection| lost::losses(connection)).await
     }
 
     async fn archivable(&self, horizon: Horizon) -> Result<Archived, AuditError> {
@@ -279,6 +301,10 @@ impl AuditStore for SqliteAudit {
         let after = after.cloned();
         self.run(move |connection| query::final_states(connection, after.as_ref(), limit))
             .await
+    }
+
+    fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     fn backend(&self) -> &'static str {

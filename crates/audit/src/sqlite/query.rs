@@ -9,13 +9,15 @@ use quorate_engine::{AuditAsk, Prepared};
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::away;
 use super::columns::{Named, Peer, Utc, Wide, choice, joined};
+use super::{away, lost};
 use crate::fence::{self, Found};
-use crate::page::Page;
+use crate::mark::Mark;
+use crate::page::{KeyRow, Page};
+use crate::parting::{ACCUSATIONS, BANS, VIOLATIONS};
 use crate::rows::{
-    AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionCounts, SubmissionRow,
-    SubmissionState, ViolationRow, VoteRow,
+    AccusationRow, BanRow, DecisionRow, Filter, ProofKind, ReputationRow, SubmissionCounts,
+    SubmissionRow, SubmissionState, ViolationRow, VoteRow,
 };
 use crate::seal::Head;
 use crate::store::AuditError;
@@ -32,13 +34,19 @@ pub(super) fn page(connection: &Connection, tx_ids: &BTreeSet<TxId>) -> Result<P
         for vote in many(connection, &all("vote_history"), tx, vote_row)? {
             page.load_vote(vote);
         }
-        for row in many(connection, &all("byzantine_violations"), tx, violation_row)? {
-            page.load_violation(
-                tx_id.clone(),
-                row.node_id,
-                row.violation_type,
-                row.proof_kind,
-            );
+        let found = format!(
+            "SELECT *, {} AS lost FROM byzantine_violations WHERE tx_id = ?1",
+            lost::is_lost(VIOLATIONS)
+        );
+        for (row, lost) in many(connection, &found, tx, known_violation)? {
+            let (tx_id, kind) = (tx_id.clone(), row.violation_type);
+            match lost {
+                true if row.proof_kind == ProofKind::Proven => {
+                    page.load_lost_violation(tx_id, row.node_id, kind);
+                }
+                true => {}
+                false => page.load_violation(tx_id, row.node_id, kind, row.proof_kind),
+            }
         }
         if let Some(row) = decision(connection, tx_id)? {
             page.decisions.load(tx_id.clone(), row);
@@ -65,6 +73,7 @@ pub(super) fn found(connection: &Connection, ask: &AuditAsk) -> Result<Found, Au
         archived: archived.is_some(),
         row: row.or(archived),
         final_state: one(connection, KEY, tx_id, |row| named(row, "final_state"))?,
+        lost: lost::submissions(connection, tx_id)?,
         ..Found::default()
     };
     match ask {
@@ -120,16 +129,38 @@ pub(super) fn head(connection: &Connection) -> Result<Head, AuditError> {
         .map_err(away)
 }
 
-pub(super) fn cursor(connection: &Connection) -> Result<u64, AuditError> {
+/// Where the projection stands.
+pub(super) fn mark(connection: &Connection) -> Result<Mark, AuditError> {
+    let sql = "SELECT past, revision, digest FROM audit_cursor";
     connection
-        .query_row("SELECT revision FROM audit_cursor", [], |row| row.get(0))
-        .map(|Wide(revision)| revision)
+        .query_row(sql, [], |row| {
+            let Wide(revision) = row.get(1)?;
+            Ok(Mark {
+                past: row.get::<_, i64>(0)?.cast_unsigned(),
+                revision,
+                digest: row.get(2)?,
+            })
+        })
         .map_err(away)
 }
 
+/// The digests over the log up to each revision after `after`.
+pub(super) fn digests(
+    connection: &Connection,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<(u64, [u8; 32])>, AuditError> {
+    let sql = "SELECT revision, digest FROM projected_entries WHERE revision > ?1
+               ORDER BY revision LIMIT ?2";
+    many(connection, sql, params![Wide(after), limit], |row| {
+        let Wide(revision) = row.get(0)?;
+        Ok((revision, row.get(1)?))
+    })
+}
+
+pub(super) const KEY: &str = "SELECT * FROM submission_keys WHERE tx_id = ?1";
 const LIVE: &str = "SELECT * FROM blockchain_submissions WHERE tx_id = ?1";
 const ARCHIVED: &str = "SELECT * FROM blockchain_submissions_archive WHERE tx_id = ?1";
-const KEY: &str = "SELECT * FROM submission_keys WHERE tx_id = ?1";
 
 pub(super) fn submission(
     connection: &Connection,
@@ -258,18 +289,24 @@ pub(super) fn accusations(
     connection: &Connection,
     filter: &Filter,
 ) -> Result<Vec<AccusationRow>, AuditError> {
-    let sql = "SELECT * FROM accusations
-               WHERE (?1 IS NULL OR tx_id = ?1) AND (?2 IS NULL OR accused = ?2)
-               ORDER BY id DESC LIMIT ?3";
-    filtered(connection, sql, filter, |row| {
-        Ok(AccusationRow {
-            accused: named(row, "accused")?,
-            by: named(row, "by")?,
-            kind: named(row, "kind")?,
-            tx_id: maybe_named(row, "tx_id")?,
-            accusation: signed(row)?,
-            at_ms: utc(row, "at")?,
-        })
+    let sql = format!(
+        "SELECT * FROM accusations
+         WHERE (?1 IS NULL OR tx_id = ?1) AND (?2 IS NULL OR accused = ?2)
+             AND NOT {}
+         ORDER BY id DESC LIMIT ?3",
+        lost::is_lost(ACCUSATIONS)
+    );
+    filtered(connection, &sql, filter, accusation_row)
+}
+
+pub(super) fn accusation_row(row: &Row<'_>) -> rusqlite::Result<AccusationRow> {
+    Ok(AccusationRow {
+        accused: named(row, "accused")?,
+        by: named(row, "by")?,
+        kind: named(row, "kind")?,
+        tx_id: maybe_named(row, "tx_id")?,
+        accusation: signed(row)?,
+        at_ms: utc(row, "at")?,
     })
 }
 
@@ -277,19 +314,24 @@ pub(super) fn bans(
     connection: &Connection,
     node_id: Option<&NodeId>,
 ) -> Result<Vec<BanRow>, AuditError> {
-    let sql = "SELECT * FROM bans WHERE ?1 IS NULL OR node_id = ?1 ORDER BY id";
+    let sql = format!(
+        "SELECT * FROM bans WHERE (?1 IS NULL OR node_id = ?1) AND NOT {} ORDER BY id",
+        lost::is_lost(BANS)
+    );
     let node_id = node_id.map(NodeId::as_str);
-    many(connection, sql, [node_id], |row| {
-        let proof: Vec<u8> = row.get("proof")?;
-        Ok(BanRow {
-            peer_id: peer(row)?,
-            node_id: named(row, "node_id")?,
-            violation_type: named(row, "violation_type")?,
-            proof_kind: named(row, "proof_kind")?,
-            proof: BanProof::decode(&*proof).map_err(conversion)?,
-            banned_at_ms: utc(row, "banned_at")?,
-            lifted_at_ms: row.get::<_, Option<Utc>>("lifted_at")?.map(|t| t.0),
-        })
+    many(connection, &sql, [node_id], ban_row)
+}
+
+pub(super) fn ban_row(row: &Row<'_>) -> rusqlite::Result<BanRow> {
+    let proof: Vec<u8> = row.get("proof")?;
+    Ok(BanRow {
+        peer_id: peer(row)?,
+        node_id: named(row, "node_id")?,
+        violation_type: named(row, "violation_type")?,
+        proof_kind: named(row, "proof_kind")?,
+        proof: BanProof::decode(&*proof).map_err(conversion)?,
+        banned_at_ms: utc(row, "banned_at")?,
+        lifted_at_ms: row.get::<_, Option<Utc>>("lifted_at")?.map(|t| t.0),
     })
 }
 
@@ -359,7 +401,19 @@ fn key_row(row: &Row<'_>) -> rusqlite::Result<(TxId, BallotState)> {
     Ok((named(row, "tx_id")?, state.ballot_state()))
 }
 
-fn one<T>(
+pub(super) fn whole_key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
+    Ok(KeyRow {
+        tx_id: named(row, "tx_id")?,
+        final_state: named(row, "final_state")?,
+        at_ms: utc(row, "at")?,
+    })
+}
+
+fn known_violation(row: &Row<'_>) -> rusqlite::Result<(ViolationRow, bool)> {
+    Ok((violation_row(row)?, row.get("lost")?))
+}
+
+pub(super) fn one<T>(
     connection: &Connection,
     sql: &str,
     tx_id: &TxId,
@@ -381,14 +435,14 @@ pub(super) fn many<T>(
     rows.collect::<rusqlite::Result<_>>().map_err(away)
 }
 
-fn named<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+pub(super) fn named<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
 where
     Named<T>: FromSql,
 {
     row.get(column).map(|Named(name)| name)
 }
 
-fn maybe_named<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
+pub(super) fn maybe_named<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
 where
     Named<T>: FromSql,
 {
@@ -400,7 +454,7 @@ fn peer(row: &Row<'_>) -> rusqlite::Result<Option<PeerId>> {
     Ok(row.get::<_, Option<Peer>>("peer_id")?.map(|peer| peer.0))
 }
 
-fn wide(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
+pub(super) fn wide(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
     Ok(row.get::<_, Option<Wide>>(column)?.map(|wide| wide.0))
 }
 
@@ -415,7 +469,7 @@ fn signed(row: &Row<'_>) -> rusqlite::Result<SignedStatement> {
     })
 }
 
-fn json<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
+pub(super) fn json<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
     serde_json::from_str(text).map_err(conversion)
 }
 

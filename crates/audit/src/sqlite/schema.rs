@@ -23,7 +23,11 @@ enum Migration {
 }
 
 /// One step per version; what was released is never edited, only added to.
-const MIGRATIONS: &[Migration] = &[Migration::Script(V1), Migration::Code(v2)];
+const MIGRATIONS: &[Migration] = &[
+    Migration::Script(V1),
+    Migration::Code(v2),
+    Migration::Script(include_str!("V3.sql")),
+];
 
 const V1: &str = "
 CREATE TABLE audit_cursor (
@@ -302,17 +306,17 @@ mod tests {
     #[test]
     fn versions_follow_each_other_and_a_newer_one_is_refused() {
         let mut connection = Connection::open_in_memory().unwrap();
-        assert_eq!(migrate(&mut connection).unwrap(), 2);
-        assert_eq!(migrate(&mut connection).unwrap(), 2);
+        assert_eq!(migrate(&mut connection).unwrap(), 3);
+        assert_eq!(migrate(&mut connection).unwrap(), 3);
         let more = Migration::Script("CREATE TABLE more (a INTEGER) STRICT;");
-        let three = [MIGRATIONS, &[more]].concat();
-        assert_eq!(apply(&mut connection, &three).unwrap(), 3);
+        let four = [MIGRATIONS, &[more]].concat();
+        assert_eq!(apply(&mut connection, &four).unwrap(), 4);
         connection
             .execute("INSERT INTO more VALUES (1)", [])
             .unwrap();
         assert!(matches!(
             migrate(&mut connection),
-            Err(AuditError::NewerSchema { found: 3, known: 2 })
+            Err(AuditError::NewerSchema { found: 4, known: 3 })
         ));
     }
 
@@ -323,7 +327,7 @@ mod tests {
         let half = "CREATE TABLE half (a INTEGER); CREATE TABLE half (a INTEGER);";
         let bad = [MIGRATIONS, &[Migration::Script(half)]].concat();
         assert!(apply(&mut connection, &bad).is_err());
-        assert_eq!(migrate(&mut connection).unwrap(), 2);
+        assert_eq!(migrate(&mut connection).unwrap(), 3);
         assert!(connection.prepare("SELECT a FROM half").is_err());
     }
 
@@ -347,7 +351,7 @@ mod tests {
                  (5, 'node2', 'SILENT_FAILURE', 'counted', '{}', '2026-11-21T12:59:00.123Z')",
             )
             .unwrap();
-        assert_eq!(migrate(&mut connection).unwrap(), 2);
+        assert_eq!(migrate(&mut connection).unwrap(), 3);
         let rows = query::violations(&connection, &Filter::default()).unwrap();
         assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(rows[0].hash, seal(&cluster, &rows[0]));

@@ -110,7 +110,7 @@ fn child_that_is_killed() {
         let from = store.cursor().await.unwrap();
         let entries = votes(&cluster, from + 10);
         store
-            .project(from, &entries[from as usize..])
+            .project(Mark::at(from), &entries[from as usize..])
             .await
             .unwrap();
     });
@@ -147,7 +147,10 @@ async fn a_kill_anywhere_leaves_rows_and_cursor_agreed() {
     }
     let store = SqliteAudit::open(&path, Arc::clone(cluster.rules())).unwrap();
     let rest = votes(&cluster, reached + 1).split_off(reached as usize);
-    assert_eq!(store.project(reached, &rest).await.unwrap(), reached + 1);
+    assert_eq!(
+        store.project(Mark::at(reached), &rest).await.unwrap(),
+        reached + 1
+    );
 }
 
 #[test]

@@ -10,9 +10,10 @@ use rusqlite::{Connection, Params, Transaction, TransactionBehavior, params};
 
 use super::columns::{Utc, Wide, split};
 use super::{away, is_constraint, query};
-use crate::change::Batch;
+use crate::change::{Batch, Marked};
 use crate::fence::{self, Write};
 use crate::lineage::Lineage;
+use crate::mark::Mark;
 use crate::page::{Page, Table};
 use crate::rows::{ReputationRow, SubmissionRow, ViolationRow, VoteRow};
 use crate::store::AuditError;
@@ -34,17 +35,15 @@ pub(super) enum Step {
 pub(super) fn project(
     connection: &mut Connection,
     lineage: &Lineage,
-    from: u64,
+    from: &Mark,
     entries: &[BoardEntry],
     told: &dyn Fn(Step),
 ) -> Result<u64, AuditError> {
-    let batch = Batch::new(from, entries, lineage)?;
+    let batch = Batch::new(from.revision, entries, lineage)?;
     let reached = batch.reached;
     let all = immediate(connection)?;
-    let found = query::cursor(&all)?;
-    if found != from {
-        return Err(AuditError::CursorMoved { found });
-    }
+    let digest = query::mark(&all)?.followed_by(from)?;
+    let marked = batch.marked(digest);
     let mut page = query::page(&all, &batch.tx_ids())?;
     batch.carry_out(&mut page)?;
     let writer = Writer { all: &all, told };
@@ -52,14 +51,22 @@ pub(super) fn project(
         .page(&page)
         .map_err(|error| match is_constraint(&error) {
             true => {
-                let first = from.saturating_add(1);
+                let first = from.revision.saturating_add(1);
                 AuditError::Contradiction(format!("revisions {first} to {reached}: {error}"))
             }
             false => away(error),
         })?;
+    writer.marked(&marked).map_err(away)?;
+    let digest = marked.last().map_or(digest, |last| Some(last.digest));
     all.execute(
-        "UPDATE audit_cursor SET revision = ?1, violations = ?2, violations_hash = ?3",
-        params![Wide(reached), page.head.id.cast_signed(), page.head.hash],
+        "UPDATE audit_cursor SET revision = ?1, violations = ?2, violations_hash = ?3,
+             digest = ?4",
+        params![
+            Wide(reached),
+            page.head.id.cast_signed(),
+            page.head.hash,
+            digest
+        ],
     )
     .map_err(away)?;
     told(Step::CursorMoved);
@@ -142,9 +149,9 @@ pub(super) fn immediate(connection: &mut Connection) -> Result<Transaction<'_>, 
 }
 
 /// Writes rows inside of one transaction.
-struct Writer<'a> {
-    all: &'a Transaction<'a>,
-    told: &'a dyn Fn(Step),
+pub(super) struct Writer<'a> {
+    pub(super) all: &'a Transaction<'a>,
+    pub(super) told: &'a dyn Fn(Step),
 }
 
 impl Writer<'_> {
@@ -153,13 +160,18 @@ impl Writer<'_> {
     }
 
     /// Writes what changed on a page.
-    fn page(&self, page: &Page) -> rusqlite::Result<()> {
+    pub(super) fn page(&self, page: &Page) -> rusqlite::Result<()> {
         let mut count = 0;
         let mut one = |done: rusqlite::Result<()>| {
             count += 1;
             (self.told)(Step::Written(count));
             done
         };
+        for (tx_id, node_id) in page.removed_votes() {
+            let which = [tx_id.as_str(), node_id.as_str()];
+            let sql = "DELETE FROM vote_history WHERE tx_id = ?1 AND node_id = ?2";
+            one(self.run(sql, which))?;
+        }
         page.written_votes()
             .try_for_each(|row| one(self.vote(row)))?;
         for tx_id in page.decisions.removed() {
@@ -195,6 +207,9 @@ impl Writer<'_> {
         }
         for tx_id in page.archive.removed() {
             one(self.delete("blockchain_submissions_archive", tx_id))?;
+        }
+        for tx_id in page.submissions.removed() {
+            one(self.delete("blockchain_submissions", tx_id))?;
         }
         for row in page.submissions.written() {
             one(self.submission(row))?;
@@ -251,6 +266,16 @@ impl Writer<'_> {
             ))?;
         }
         self.members(&page.members, &mut one)
+    }
+
+    /// Writes which entries were projected.
+    fn marked(&self, entries: &[Marked]) -> rusqlite::Result<()> {
+        entries.iter().try_for_each(|entry| {
+            self.run(
+                "INSERT INTO projected_entries (revision, digest, tx_ids) VALUES (?1, ?2, ?3)",
+                params![Wide(entry.revision), entry.digest, entry.tx_ids],
+            )
+        })
     }
 
     fn vote(&self, row: &VoteRow) -> rusqlite::Result<()> {

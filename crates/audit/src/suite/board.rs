@@ -12,6 +12,7 @@ use quorate_consensus::{Choice, NodeId, TxId};
 use quorate_testkit::{Cluster, FakeVerifier, NOW, Options, number, ops, tx};
 
 use super::{Builder, Place};
+use crate::mark::Mark;
 use crate::rows::{Filter, SubmissionState};
 use crate::store::AuditStore;
 
@@ -219,7 +220,10 @@ async fn the_store_shows_what_the_board_knows(place: &dyn Place) {
     log.split();
     log.expired();
     log.accused();
-    let head = store.project(0, &log.entries).await.expect("projected");
+    let head = store
+        .project(Mark::at(0), &log.entries)
+        .await
+        .expect("projected");
     assert_eq!(head, log.board.revision());
     same_members(&*store, &log.board).await;
     same_ballots(&*store, &log.board).await;
@@ -228,7 +232,10 @@ async fn the_store_shows_what_the_board_knows(place: &dyn Place) {
     log.wait(DAY);
     log.apply(ops::collect(&tx("confirmed")));
     let rest = &log.entries[head as usize..];
-    store.project(head, rest).await.expect("projected");
+    store
+        .project(Mark::at(head), rest)
+        .await
+        .expect("projected");
     let (a, ended) = (tx("confirmed"), Some(BallotState::Confirmed));
     assert_eq!(log.board.collected(&a), ended);
     assert_eq!(store.final_state(&a).await.unwrap(), ended);
@@ -247,7 +254,10 @@ async fn struck_votes_make_no_decision(place: &dyn Place) {
     log.vote(4, &a, number(1));
     log.vote(4, &a, number(2));
     log.reserved(&a, 1);
-    store.project(0, &log.entries).await.expect("projected");
+    store
+        .project(Mark::at(0), &log.entries)
+        .await
+        .expect("projected");
     let decision = store.decision(&a).await.unwrap().expect("a decision");
     let honest: Vec<_> = (0..4).map(|i| log.cluster.node_id(i)).collect();
     assert_eq!(decision.participating_nodes, honest);

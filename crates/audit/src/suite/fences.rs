@@ -10,6 +10,7 @@ use quorate_testkit::{number, tx};
 use super::projection::project;
 use super::script::Script;
 use super::{Builder, Place};
+use crate::mark::Mark;
 use crate::rows::SubmissionState;
 use crate::store::AuditStore;
 
@@ -29,7 +30,7 @@ async fn open(place: &dyn Place, script: &Script) -> Arc<dyn AuditStore> {
     place.open(rules).await.expect("the store opens")
 }
 
-async fn ask_pending(
+pub(super) async fn ask_pending(
     store: &dyn AuditStore,
     tx_id: &TxId,
     value: &Value,
@@ -44,7 +45,7 @@ async fn ask_pending(
         .await
 }
 
-fn is_conflict(answer: &AuditAnswer) -> bool {
+pub(super) fn is_conflict(answer: &AuditAnswer) -> bool {
     matches!(answer, AuditAnswer::Conflict(_))
 }
 
@@ -159,7 +160,7 @@ async fn the_log_and_the_engine_write_in_either_order(place: &dyn Place) {
         .decided(&odd, &value)
         .reserved(&odd, &value, &right, false);
     let from = store.cursor().await.unwrap();
-    let refused = store.project(from, script.after(from)).await;
+    let refused = store.project(Mark::at(from), script.after(from)).await;
     assert!(
         matches!(refused, Err(crate::AuditError::Contradiction(_))),
         "{refused:?}"
@@ -363,7 +364,7 @@ async fn the_log_and_the_engine_may_write_at_once(place: &dyn Place) {
                 assert_eq!(asked.await, AuditAnswer::Done);
             }
         };
-        let projecting = store.project(i, &script.after(i)[..1]);
+        let projecting = store.project(Mark::at(i), &script.after(i)[..1]);
         let (projected, ()) = tokio::join!(projecting, asking);
         assert_eq!(projected.expect("projected"), i + 1);
     }

@@ -11,6 +11,7 @@ use crate::store::{AuditError, AuditStore};
 mod archive;
 mod board;
 mod fences;
+mod forks;
 mod projection;
 pub(crate) mod script;
 mod tampering;
@@ -44,6 +45,7 @@ pub async fn run_all(builder: &dyn Builder) {
     projection::run_all(builder).await;
     trail::run_all(builder).await;
     fences::run_all(builder).await;
+    forks::run_all(builder).await;
     board::run_all(builder).await;
     tampering::run_all(builder).await;
     archive::run_all(builder).await;

@@ -11,6 +11,7 @@ use quorate_testkit::{Cluster, FakeVerifier, NOW, Options, data, number, tx};
 
 use super::script::Script;
 use super::{Builder, Place};
+use crate::mark::Mark;
 use crate::rows::{Filter, SubmissionState};
 use crate::store::{AuditError, AuditStore};
 
@@ -39,7 +40,7 @@ async fn open(place: &dyn Place, script: &Script) -> Arc<dyn AuditStore> {
 /// Projects what the store does not have yet.
 pub(super) async fn project(store: &dyn AuditStore, script: &Script) {
     let from = store.cursor().await.expect("a cursor");
-    let reached = store.project(from, script.after(from)).await;
+    let reached = store.project(script.mark(from), script.after(from)).await;
     assert_eq!(reached.expect("projected"), script.head());
 }
 
@@ -61,7 +62,7 @@ async fn a_new_store_knows_the_members(place: &dyn Place) {
     assert_eq!(store.submission(&tx("a")).await.unwrap(), None);
     assert_eq!(store.decision(&tx("a")).await.unwrap(), None);
     assert_eq!(store.final_state(&tx("a")).await.unwrap(), None);
-    assert_eq!(store.project(0, &[]).await.unwrap(), 0);
+    assert_eq!(store.project(Mark::at(0), &[]).await.unwrap(), 0);
 }
 
 async fn another_cluster_is_refused(place: &dyn Place) {
@@ -383,19 +384,25 @@ async fn the_cursor_is_compared(place: &dyn Place) {
         .vote(0, &tx("a"), number(1))
         .vote(1, &tx("a"), number(1));
     script.vote(2, &tx("a"), number(1));
-    assert_eq!(store.project(0, &script.entries[..2]).await.unwrap(), 2);
+    assert_eq!(
+        store
+            .project(Mark::at(0), &script.entries[..2])
+            .await
+            .unwrap(),
+        2
+    );
     let before = store.reputations().await.unwrap();
 
     for handle in [&store, &other] {
         for from in [0, 1, 3, u64::MAX] {
             let entries: &[_] = if from <= 3 { script.after(from) } else { &[] };
-            let refused = handle.project(from, entries).await;
+            let refused = handle.project(Mark::at(from), entries).await;
             assert!(
                 matches!(refused, Err(AuditError::CursorMoved { found: 2 })),
                 "{from}: {refused:?}"
             );
         }
-        let gap = handle.project(2, &script.entries[..1]).await;
+        let gap = handle.project(Mark::at(2), &script.entries[..1]).await;
         assert!(matches!(
             gap,
             Err(AuditError::Gap {
@@ -406,7 +413,10 @@ async fn the_cursor_is_compared(place: &dyn Place) {
     }
     assert_eq!(store.cursor().await.unwrap(), 2);
     assert_eq!(store.reputations().await.unwrap(), before);
-    assert_eq!(other.project(2, script.after(2)).await.unwrap(), 3);
+    assert_eq!(
+        other.project(Mark::at(2), script.after(2)).await.unwrap(),
+        3
+    );
     assert_eq!(store.cursor().await.unwrap(), 3);
     assert_eq!(store.votes(&Filter::default()).await.unwrap().len(), 3);
 }
@@ -419,7 +429,7 @@ async fn a_contradiction_writes_nothing(place: &dyn Place) {
     let (from, to) = (BallotState::Collecting, BallotState::AbortedSplit);
     script.moved(&a, from, to, None);
     script.concluded(&a, ChainOutcome::Confirmed, 1);
-    let refused = store.project(0, &script.entries).await;
+    let refused = store.project(Mark::at(0), &script.entries).await;
     assert!(
         matches!(refused, Err(AuditError::Contradiction(_))),
         "{refused:?}"
@@ -427,7 +437,13 @@ async fn a_contradiction_writes_nothing(place: &dyn Place) {
     assert_eq!(store.cursor().await.unwrap(), 0);
     assert!(store.votes(&Filter::default()).await.unwrap().is_empty());
     assert_eq!(store.final_state(&a).await.unwrap(), None);
-    assert_eq!(store.project(0, &script.entries[..2]).await.unwrap(), 2);
+    assert_eq!(
+        store
+            .project(Mark::at(0), &script.entries[..2])
+            .await
+            .unwrap(),
+        2
+    );
 }
 
 /// Two handles project one log, each in chunks of its own size, each going on from
@@ -458,7 +474,10 @@ async fn two_projectors_do_no_harm(place: &dyn Place) {
             let (mut written, mut moved) = (0, 0);
             while at < script.head() {
                 let rest = script.after(at);
-                match store.project(at, &rest[..size.min(rest.len())]).await {
+                match store
+                    .project(Mark::at(at), &rest[..size.min(rest.len())])
+                    .await
+                {
                     Ok(reached) => {
                         written += reached - at;
                         at = reached;

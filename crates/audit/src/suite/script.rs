@@ -1,15 +1,19 @@
 //! Logs as a board makes them, in a line each. The events are written by hand, so
 //! that the suite says what it expects of a store and not what a board does.
 
+use prost::Message;
 use quorate_consensus::wire::board_event::Event;
+use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::wire::{
-    self, AccusationKind, Accused, BallotState, BanProof, Banned, BoardEntry, BoardEvent, Booted,
-    Certified, ChainOutcome, Concluded, DecisionProof, DoubleVote, Expired, Misbehaviour,
-    ReputationChanged, Reservation, Reserved, SignedStatement, StateChanged, Unbanned,
+    self, AccusationKind, Accused, BallotState, BanProof, Banned, BoardEntry, BoardEvent, BoardOp,
+    Booted, Certified, ChainOutcome, Concluded, DecisionProof, DoubleVote, Expired, Misbehaviour,
+    ReleaseOp, ReputationChanged, Reservation, Reserved, SignedStatement, StateChanged, Unbanned,
     ViolationFound, ViolationType, VoteRecorded, ban_proof, misbehaviour,
 };
 use quorate_consensus::{Choice, TxId, Value};
 use quorate_testkit::{Cluster, NOW};
+
+use crate::mark::{self, Mark};
 
 /// The log of a board of five trustees, four of whom decide.
 pub(crate) struct Script {
@@ -50,13 +54,38 @@ impl Script {
             tx_id: tx_id.map(TxId::to_string).unwrap_or_default(),
             event: Some(event),
         });
-        self.entries.push(BoardEntry {
+        let mut entry = BoardEntry {
             revision,
             time_ms,
             op: None,
             events: events.collect(),
+        };
+        // No store reads what was asked for, but tells one log from another by it.
+        let op = Op::Release(ReleaseOp {
+            tx_id: blake3::hash(&entry.encode_to_vec()).to_string(),
+            ..ReleaseOp::default()
         });
+        entry.op = Some(BoardOp { op: Some(op) });
+        self.entries.push(entry);
         self
+    }
+
+    /// The same log up to a revision, to go on in another way.
+    pub(crate) fn parted(&self, revision: u64) -> Self {
+        Self {
+            entries: self.entries[..revision as usize].to_vec(),
+            ..Self::new()
+        }
+    }
+
+    /// The mark of this log at a revision.
+    pub(crate) fn mark(&self, revision: u64) -> Mark {
+        let first = mark::first(self.cluster.rules().cluster_id());
+        let entries = self.entries[..revision as usize].iter();
+        Mark::of(
+            revision,
+            entries.fold(first, |before, entry| mark::next(&before, entry)),
+        )
     }
 
     pub(crate) fn vote(&mut self, i: usize, tx_id: &TxId, choice: impl Into<Choice>) -> &mut Self {

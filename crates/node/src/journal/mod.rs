@@ -19,7 +19,16 @@ use quorate_engine::{Durable, JournalEntry, Record};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 /// The version of the tables.
-const SCHEMA: i64 = 3;
+const SCHEMA: i64 = 4;
+
+/// How far the audit store was seen to have come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// How many pasts it had lost: revisions are compared within one.
+    pub past: u64,
+    /// The board's revision.
+    pub revision: u64,
+}
 
 /// Why the journal cannot be used. A node whose journal fails signs nothing more.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +116,11 @@ const V3: &str = "
 CREATE TABLE address (node_id TEXT PRIMARY KEY, statement BLOB NOT NULL, signature BLOB NOT NULL) WITHOUT ROWID;
 ";
 
+/// What version 4 adds: how many pasts the audit store had lost then.
+const V4: &str = "
+ALTER TABLE audit_seen ADD COLUMN past INTEGER NOT NULL DEFAULT 0;
+";
+
 impl Journal {
     /// Opens the journal in `data_dir`, makes directory and journal if there are
     /// none, and keeps every other process out of the directory.
@@ -144,7 +158,7 @@ impl Journal {
                 params![node_id.as_str(), cluster_id.as_bytes()],
             )?;
         }
-        for (since, tables) in [(2, V2), (3, V3)] {
+        for (since, tables) in [(2, V2), (3, V3), (4, V4)] {
             if version < since {
                 transaction.execute_batch(tables)?;
             }
@@ -241,29 +255,36 @@ impl Journal {
         Ok(())
     }
 
-    /// The highest revision that this node has seen the audit store reach; 0 before the
-    /// first.
+    /// The highest revision that this node has seen the audit store reach, 0 before the
+    /// first, and how many pasts the store had lost then.
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn audit_seen(&self) -> Result<u64, JournalError> {
+    pub fn audit_seen(&self) -> Result<Reached, JournalError> {
+        let sql = "SELECT past, revision FROM audit_seen";
         let seen = self
             .connection
-            .query_row("SELECT revision FROM audit_seen", [], |r| r.get(0))
+            .query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?)))
             .optional()?;
-        from_sql("revision", seen.unwrap_or(0))
+        let (past, revision) = seen.unwrap_or((0, 0));
+        Ok(Reached {
+            past: from_sql("past", past)?,
+            revision: from_sql("revision", revision)?,
+        })
     }
 
     /// Keeps the revision that the audit store has reached; a lower one than before
-    /// changes nothing.
+    /// changes nothing, unless the store has lost another past since.
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn keep_audit_seen(&mut self, revision: u64) -> Result<(), JournalError> {
+    pub fn keep_audit_seen(&mut self, seen: Reached) -> Result<(), JournalError> {
         self.connection.execute(
-            "INSERT INTO audit_seen VALUES (1, ?1) ON CONFLICT (id) DO UPDATE
-             SET revision = max(revision, excluded.revision)",
-            params![to_sql(revision)?],
+            "INSERT INTO audit_seen (id, past, revision) VALUES (1, ?1, ?2)
+             ON CONFLICT (id) DO UPDATE
+             SET past = excluded.past, revision = excluded.revision
+             WHERE excluded.past > past OR excluded.revision > revision",
+            params![to_sql(seen.past)?, to_sql(seen.revision)?],
         )?;
         Ok(())
     }

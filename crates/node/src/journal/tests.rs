@@ -150,13 +150,24 @@ fn a_newer_journal_and_a_bad_directory_are_refused() {
 fn what_was_seen_of_the_audit_store_never_falls() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = open(dir.path());
-    assert_eq!(journal.audit_seen().unwrap(), 0);
-    for (revision, kept) in [(5, 5), (3, 5), (9, 9)] {
-        journal.keep_audit_seen(revision).unwrap();
-        assert_eq!(journal.audit_seen().unwrap(), kept);
+    let seen = |past, revision| Reached { past, revision };
+    assert_eq!(journal.audit_seen().unwrap(), seen(0, 0));
+    for (told, kept) in [
+        (seen(0, 5), seen(0, 5)),
+        (seen(0, 3), seen(0, 5)),
+        (seen(0, 9), seen(0, 9)),
+        // A past was lost: what was seen of it is no measure any more.
+        (seen(1, 2), seen(1, 2)),
+        (seen(1, 1), seen(1, 2)),
+        // A backup from before that, which has caught up.
+        (seen(0, 2), seen(1, 2)),
+        (seen(0, 7), seen(0, 7)),
+    ] {
+        journal.keep_audit_seen(told).unwrap();
+        assert_eq!(journal.audit_seen().unwrap(), kept, "{told:?}");
     }
     drop(journal);
-    assert_eq!(open(dir.path()).audit_seen().unwrap(), 9);
+    assert_eq!(open(dir.path()).audit_seen().unwrap(), seen(0, 7));
 }
 
 #[test]
@@ -170,7 +181,12 @@ fn a_journal_of_version_1_is_brought_to_the_newest() {
         .unwrap();
     drop(journal);
     let mut journal = open(dir.path());
-    journal.keep_audit_seen(1).unwrap();
+    let seen = Reached {
+        past: 1,
+        revision: 1,
+    };
+    journal.keep_audit_seen(seen).unwrap();
+    assert_eq!(journal.audit_seen().unwrap(), seen);
     let kept = journal.lookup(&tx()).unwrap().verdict;
     assert_eq!(kept, Some((Domain::Decision, b"a".to_vec())));
     assert_eq!(journal.addresses().unwrap(), []);

@@ -90,7 +90,7 @@ impl Sampler {
         meter.queues();
         let in_service = self.pulse.borrow().in_service;
         meter.in_service.set(f64::from(u8::from(in_service)));
-        let (believed, projected) = (*self.feed.heads().borrow(), self.audit.known());
+        let (believed, projected) = (*self.feed.heads().borrow(), self.audit.known().revision);
         meter.audit_revision.set(revision(projected));
         meter
             .audit_projection_lag

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_audit::archive::{Archived, Horizon};
+use quorate_audit::parting::{Losses, LostPast, Parting};
 use quorate_audit::rows::{
     AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionRow, SubmissionState,
     ViolationRow, VoteRow,
 };
 use quorate_audit::seal::Head;
-use quorate_audit::{AuditError, AuditStore, SubmissionCounts};
+use quorate_audit::{AuditError, AuditStore, Lineage, Mark, SubmissionCounts};
 use quorate_chain::{Block, Chain, ChainError};
 use quorate_consensus::wire::{BallotState, BoardEntry, BoardOp};
 use quorate_consensus::{NodeId, TxId};
@@ -190,7 +191,7 @@ macro_rules! audit_methods {
                 timed(family, operation, of_answer, self.inner.ask(ask)).await
             }
 
-            async fn project(&self, from: u64, entries: &[BoardEntry]) -> Result<u64, AuditError> {
+            async fn project(&self, from: Mark, entries: &[BoardEntry]) -> Result<u64, AuditError> {
                 let family = &self.meter.audit_operation_duration;
                 let asked = self.inner.project(from, entries);
                 let reached = timed(family, "project", of_audit, asked).await;
@@ -205,6 +206,10 @@ macro_rules! audit_methods {
                 self.inner.backend()
             }
 
+            fn lineage(&self) -> &Lineage {
+                self.inner.lineage()
+            }
+
             $(async fn $name(&self $(, $arg: $type)*) -> Result<$value, AuditError> {
                 let family = &self.meter.audit_operation_duration;
                 let asked = self.inner.$name($($arg),*);
@@ -215,7 +220,10 @@ macro_rules! audit_methods {
 }
 
 audit_methods! {
-    fn cursor(&self) -> u64;
+    fn mark(&self) -> Mark;
+    fn digests(&self, after: u64, limit: u32) -> Vec<(u64, [u8; 32])>;
+    fn set_aside(&self, parting: Arc<Parting>) -> LostPast;
+    fn losses(&self) -> Losses;
     fn lease(&self, holder: &NodeId, ttl: Duration) -> bool;
     fn archivable(&self, horizon: Horizon) -> Archived;
     fn archive(&self, horizon: Horizon, limit: u32) -> Archived;

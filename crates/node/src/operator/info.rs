@@ -47,7 +47,7 @@ pub(super) async fn info(node: &Operators) -> Result<InfoResponse, ApiError> {
         detail: finding.detail.clone(),
         advice: finding.cause.advice().to_owned(),
     });
-    let audit_revision = node.audit.known();
+    let audit_revision = node.audit.known().revision;
     let load = seen.load;
     let member = node.rules.member(&node.own);
     Ok(InfoResponse {
