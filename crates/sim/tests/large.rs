@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use quorate_consensus::wire::{BallotState, frame};
 use quorate_engine::{Effect, Event};
 use quorate_sim::hunt::Runner;
-use quorate_sim::invariants::{Happening, Invariant};
+use quorate_sim::invariants::{Happening, Invariant, Sort};
 use quorate_sim::plan::Plan;
 use quorate_sim::world::World;
 
@@ -43,6 +43,10 @@ struct Counts(Seen);
 impl Invariant for Counts {
     fn name(&self) -> &'static str {
         "counts"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Effect, Sort::Event, Sort::Entry]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

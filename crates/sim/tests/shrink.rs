@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quorate_consensus::wire::BallotState;
 use quorate_consensus::wire::board_event::Event;
 use quorate_sim::hunt::Runner;
-use quorate_sim::invariants::{Happening, Invariant};
+use quorate_sim::invariants::{Happening, Invariant, Sort};
 use quorate_sim::plan::shrink::{shrink, shrink_while};
 use quorate_sim::plan::{Act, Disk, Noise, Plan, draw};
 use quorate_sim::world::World;
@@ -17,6 +17,10 @@ struct NeverConfirmed;
 impl Invariant for NeverConfirmed {
     fn name(&self) -> &'static str {
         "never-confirmed"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Entry]
     }
 
     fn sees(&mut self, _: &World, what: &Happening<'_>) -> Result<(), String> {
@@ -42,6 +46,10 @@ struct NobodyDies;
 impl Invariant for NobodyDies {
     fn name(&self) -> &'static str {
         "nobody-dies"
+    }
+
+    fn watches(&self) -> &'static [Sort] {
+        &[Sort::Died]
     }
 
     fn sees(&mut self, _: &World, what: &Happening<'_>) -> Result<(), String> {
