@@ -290,24 +290,28 @@ impl Reader {
             .retain(|(key, _)| present.contains(key.as_str()));
         let gone = |key: &&String| !present.contains(key.as_str());
         let mut deleted: Vec<_> = self.by_key.keys().filter(gone).cloned().collect();
-        let views = all
-            .iter()
-            .filter(|kv| Name::of(&kv.key) != Name::Record)
-            .cloned()
-            .collect::<Vec<_>>();
-        self.head = views.iter().find(|kv| kv.key == names::HEAD).cloned();
+        let mut puts = Vec::new();
+        let mut views = Vec::new();
+        for kv in all {
+            match Name::of(&kv.key) {
+                Name::Record => puts.push(kv),
+                name => views.push((name, kv)),
+            }
+        }
+        let head = views.iter().find(|(name, _)| *name == Name::Head);
+        self.head = head.map(|(_, kv)| kv.clone());
         let first = self.at == 0;
-        self.take_records(first, all, &mut taken);
+        self.take_records(first, puts, &mut taken);
         self.leaps.push((self.at, revision));
-        for kv in &views {
-            self.check_view(kv, &mut taken);
+        for (name, kv) in &views {
+            self.check_view(name, kv, &mut taken);
         }
         // An expired ballot's votes were moved meanwhile.
         deleted.retain(|key| self.by_key.contains_key(key));
         for key in deleted {
             self.vanished(&key, &mut taken);
         }
-        let present: BTreeSet<&str> = views.iter().map(|kv| kv.key.as_str()).collect();
+        let present: BTreeSet<&str> = views.iter().map(|(_, kv)| kv.key.as_str()).collect();
         for (key, value) in view::all(&self.board) {
             if !present.contains(key.as_str()) {
                 if self.has_rules || !matches!(Name::of(&key), Name::Rules(_)) {
@@ -340,19 +344,21 @@ impl Reader {
                 _ => {}
             }
             match change {
-                Change::Put(kv) if Name::of(&kv.key) == Name::Record => puts.push(kv),
-                Change::Put(kv) => views.push(kv),
+                Change::Put(kv) => match Name::of(&kv.key) {
+                    Name::Record => puts.push(kv),
+                    name => views.push((name, kv)),
+                },
                 Change::Delete(key) => deleted.push(key),
             }
         }
         let voted = self.take_records(false, puts, &mut taken);
-        for kv in &views {
-            match Name::of(&kv.key) {
+        for (name, kv) in &views {
+            match name {
                 Name::Count(_) if !voted.contains(&kv.key) => taken.findings.push(Finding {
                     key: kv.key.clone(),
                     what: What::Counter,
                 }),
-                _ => self.check_view(kv, &mut taken),
+                name => self.check_view(name, kv, &mut taken),
             }
         }
         for key in deleted {
@@ -378,7 +384,7 @@ impl Reader {
         taken
     }
 
-    /// Takes in records, in their order; gives the counters that their votes raised.
+    /// Takes in keys of records, in their order; gives the counters that their votes raised.
     /// On the `first` reading a record may have any place.
     fn take_records(
         &mut self,
@@ -390,16 +396,15 @@ impl Reader {
         // Of two that claim one place, the one that was written there comes first.
         let mut new: BTreeMap<(Position, bool, String), New> = BTreeMap::new();
         for kv in puts {
-            if Name::of(&kv.key) != Name::Record {
-                continue;
-            }
             if let Some(known) = self.by_key.get(&kv.key).and_then(|p| self.known.get(p)) {
                 if !self.is_as_believed(known, &kv.value) {
                     self.overwritten(&known.clone(), &kv, taken);
                 }
                 continue;
             }
-            if self.refused.contains(&(kv.key.clone(), kv.mod_revision)) {
+            // Nearly always there are none, and a key need not be copied to be looked up.
+            if !self.refused.is_empty() && self.refused.contains(&(kv.key.clone(), kv.mod_revision))
+            {
                 // Read once more before it was removed.
                 taken.mending.push(removal(&kv.key, kv.mod_revision));
                 continue;
@@ -609,9 +614,9 @@ impl Reader {
         }
     }
 
-    fn check_view(&mut self, kv: &KeyValue, taken: &mut Taken) {
-        self.has_rules |= matches!(Name::of(&kv.key), Name::Rules(_));
-        let write = match says(&self.board, &Name::of(&kv.key)) {
+    fn check_view(&mut self, name: &Name, kv: &KeyValue, taken: &mut Taken) {
+        self.has_rules |= matches!(name, Name::Rules(_));
+        let write = match says(&self.board, name) {
             Says::Anything => return,
             Says::Value(value) | Says::ValueOrNothing(value) if value == kv.value => return,
             Says::Value(value) | Says::ValueOrNothing(value) => Write::put(kv.key.clone(), value),
