@@ -146,8 +146,11 @@ pub(crate) fn misbehaviour_but(
     ballot: &Ballot,
     known: &dyn Fn(&NodeId, ViolationType) -> bool,
 ) -> Vec<(NodeId, ViolationType, Misbehaviour)> {
-    let majorities = majorities(ballot);
     let mut found = Vec::new();
+    if ballot.second_votes.is_empty() && is_of_one_mind(ballot) {
+        return found;
+    }
+    let majorities = majorities(ballot);
     for (node_id, recorded) in &ballot.votes {
         let second = ballot.second_votes.get(node_id);
         let mut add = |violation, kind| {
@@ -175,6 +178,14 @@ pub(crate) fn misbehaviour_but(
         }
     }
     found
+}
+
+/// All recorded votes are for one value, abstentions apart: nobody dissents.
+fn is_of_one_mind(ballot: &Ballot) -> bool {
+    let votes = ballot.votes.values();
+    let mut values = votes.filter_map(|recorded| recorded.vote.body.choice.value());
+    let first = values.next();
+    values.all(|value| Some(value) == first)
 }
 
 type Supporters<'a> = BTreeMap<&'a NodeId, &'a SignedStatement>;

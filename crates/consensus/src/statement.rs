@@ -6,6 +6,7 @@
 //! and that the signature is good.
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 use crate::ids::{ClusterId, NodeId, RulesDigest};
 use crate::rules::Rules;
@@ -183,12 +184,26 @@ pub fn parse<B: Body>(statement: &[u8]) -> Result<(Header, B), StatementError> {
     if statement.len() > MAX_STATEMENT_LEN {
         return Err(StatementError::TooLarge(statement.len()));
     }
-    let wire =
-        B::Wire::decode(statement).map_err(|e| StatementError::Undecodable(e.to_string()))?;
-    if wire.encoded_len() != statement.len() || wire.encode_to_vec() != statement {
+    // From a copy that its fields can share for a while.
+    let wire = B::Wire::decode(Bytes::copy_from_slice(statement))
+        .map_err(|e| StatementError::Undecodable(e.to_string()))?;
+    if !is_encoded_as(&wire, statement) {
         return Err(StatementError::NotCanonical);
     }
     B::from_wire(wire)
+}
+
+/// Whether these bytes are a message's own encoding.
+fn is_encoded_as(wire: &impl Message, bytes: &[u8]) -> bool {
+    // Every statement but those with a large payload fits here, and nothing is allocated.
+    let mut few = [0; 512];
+    match few.get_mut(..bytes.len()) {
+        Some(few) => {
+            let mut left = &mut *few;
+            wire.encode(&mut left).is_ok() && left.is_empty() && *few == *bytes
+        }
+        None => wire.encoded_len() == bytes.len() && wire.encode_to_vec() == bytes,
+    }
 }
 
 /// Opens a statement under `rules`: parses it, finds its signer among the members,

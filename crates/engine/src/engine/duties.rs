@@ -46,6 +46,18 @@ pub(super) enum Duty {
     Unban(NodeId),
 }
 
+/// What a duty asks for. What takes statements together is put together when it is
+/// asked: a duty is looked at far more often than it is done.
+enum Asks {
+    This(Op),
+    /// [`Op::Certify`] with the decisions in hand.
+    Certify,
+    /// [`Op::ProveAbort`] with the abort statements in hand.
+    ProveAbort,
+    /// [`Op::Conclude`] with the observations in hand.
+    Conclude,
+}
+
 /// The earlier of two times, where none is never.
 pub(super) fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {
@@ -143,7 +155,7 @@ impl Engine {
         };
         local.duties.retain(|duty, _| due.contains_key(duty));
         let mut ops = Vec::new();
-        for (duty, op) in due {
+        for (duty, asks) in due {
             // A lease is its holder's own to give back: no rank there.
             let first = match duty {
                 Duty::Release => now.mono_ms,
@@ -152,39 +164,61 @@ impl Engine {
             let at = local.duties.entry(duty.clone()).or_insert(first);
             if *at <= now.mono_ms {
                 *at = now.mono_ms + retry;
-                ops.push((duty, op));
+                ops.push((duty, asks));
             }
             wake = earlier(wake, Some(*at));
         }
-        for (duty, op) in ops {
-            let pending = Pending::ProposeDuty(Some((tx_id.clone(), duty)));
-            self.propose(now, pending, op);
+        for (duty, asks) in ops {
+            if let Some(op) = self.operation(tx_id, asks) {
+                let pending = Pending::ProposeDuty(Some((tx_id.clone(), duty)));
+                self.propose(now, pending, op);
+            }
         }
         wake
     }
 
+    fn operation(&self, tx_id: &TxId, asks: Asks) -> Option<Op> {
+        let ballot = self.board.ballot(tx_id)?;
+        let tx_id = || tx_id.as_str().to_owned();
+        Some(match asks {
+            Asks::This(op) => op,
+            Asks::Certify => Op::Certify(wire::CertifyOp {
+                tx_id: tx_id(),
+                decisions: self.certificate_in_hand(ballot)?,
+            }),
+            Asks::ProveAbort => Op::ProveAbort(wire::ProveAbortOp {
+                tx_id: tx_id(),
+                aborts: self.abort_proof_in_hand(ballot)?,
+            }),
+            Asks::Conclude => {
+                let (_, observations) = self.observations_in_hand(ballot)?;
+                Op::Conclude(wire::ConcludeOp {
+                    tx_id: tx_id(),
+                    observations: observations.into_iter().cloned().collect(),
+                })
+            }
+        })
+    }
+
     /// Fills in what the board is to be asked now, and says at which wall time to
     /// look again.
-    fn duties_of(&self, now: Now, ballot: &Ballot, due: &mut BTreeMap<Duty, Op>) -> Option<u64> {
-        let tx_id = ballot.tx_id.to_string();
+    fn duties_of(&self, now: Now, ballot: &Ballot, due: &mut BTreeMap<Duty, Asks>) -> Option<u64> {
+        let tx_id = || ballot.tx_id.as_str().to_owned();
         let mut later = None;
         if let Some(lease) = &ballot.lease
             && self.is_own(&lease.holder)
             && is_final(ballot.state)
         {
-            let node_id = self.config.node_id.to_string();
-            let tx_id = tx_id.clone();
-            due.insert(
-                Duty::Release,
-                Op::Release(wire::ReleaseOp { tx_id, node_id }),
-            );
+            let op = wire::ReleaseOp {
+                tx_id: tx_id(),
+                node_id: self.config.node_id.to_string(),
+            };
+            due.insert(Duty::Release, Asks::This(Op::Release(op)));
         }
         if let Some(step) = self.board.next_move(&ballot.tx_id, now.wall_ms) {
-            let to = i32::from(step.to);
-            due.insert(
-                Duty::Advance(to),
-                Op::Advance(wire::AdvanceOp { tx_id, to }),
-            );
+            let (tx_id, to) = (tx_id(), i32::from(step.to));
+            let op = Op::Advance(wire::AdvanceOp { tx_id, to });
+            due.insert(Duty::Advance(to), Asks::This(op));
             // The ballot's own move comes before any ban that would change it.
             return None;
         }
@@ -195,13 +229,8 @@ impl Engine {
             }
         }
         self.submission_duties(ballot, due);
-        if is_aborted(ballot.state)
-            && ballot.aborts.is_empty()
-            && let Some(aborts) = self.abort_proof_in_hand(ballot)
-        {
-            let tx_id = tx_id.clone();
-            let op = wire::ProveAbortOp { tx_id, aborts };
-            due.insert(Duty::ProveAbort, Op::ProveAbort(op));
+        if is_aborted(ballot.state) && ballot.aborts.is_empty() && self.has_abort_proof(ballot) {
+            due.insert(Duty::ProveAbort, Asks::ProveAbort);
         }
         for violation in &ballot.violations {
             // Evidence is large: it is put together only for a ban that is missing.
@@ -221,20 +250,22 @@ impl Engine {
                     node_id: violation.node_id.to_string(),
                     proof: Some(proof),
                 };
-                due.insert(Duty::Ban(violation.node_id.clone()), Op::Ban(op));
+                let duty = Duty::Ban(violation.node_id.clone());
+                due.insert(duty, Asks::This(Op::Ban(op)));
             }
         }
         let deadline = ballot.deadline_ms();
         match deadline {
             Some(at) if !ballot.roll_called && at <= now.wall_ms => {
-                let op = wire::MarkSilentOp { tx_id };
-                due.insert(Duty::MarkSilent, Op::MarkSilent(op));
+                let op = Op::MarkSilent(wire::MarkSilentOp { tx_id: tx_id() });
+                due.insert(Duty::MarkSilent, Asks::This(op));
             }
             Some(at) if !ballot.roll_called => later = earlier(later, Some(at)),
             None if ballot.state == BallotState::Collecting => {
                 let at = ballot.expires_ms();
                 if at <= now.wall_ms {
-                    due.insert(Duty::Expire, Op::Expire(wire::ExpireOp { tx_id }));
+                    let op = Op::Expire(wire::ExpireOp { tx_id: tx_id() });
+                    due.insert(Duty::Expire, Asks::This(op));
                 } else {
                     later = earlier(later, Some(at));
                 }
@@ -244,17 +275,12 @@ impl Engine {
         later
     }
 
-    fn submission_duties(&self, ballot: &Ballot, due: &mut BTreeMap<Duty, Op>) {
+    fn submission_duties(&self, ballot: &Ballot, due: &mut BTreeMap<Duty, Asks>) {
         if ballot.reservation.is_none() {
             return;
         }
-        let tx_id = ballot.tx_id.to_string();
-        if ballot.certificate.is_none()
-            && let Some(decisions) = self.certificate_in_hand(ballot)
-        {
-            let tx_id = tx_id.clone();
-            let op = wire::CertifyOp { tx_id, decisions };
-            due.insert(Duty::Certify, Op::Certify(op));
+        if ballot.certificate.is_none() && self.has_certificate(ballot) {
+            due.insert(Duty::Certify, Asks::Certify);
         }
         let Some((body, observations)) = self.observations_in_hand(ballot) else {
             return;
@@ -267,17 +293,14 @@ impl Engine {
             (BallotState::Submitted, ChainOutcome::NonceTaken) if ballot.given_up => true,
             (BallotState::Confirmed | BallotState::Failed, ChainOutcome::Undone) => true,
             (BallotState::Submitted, ChainOutcome::NonceTaken) => {
+                let observations = observations.into_iter().cloned().collect();
                 self.reserve(ballot, observations, due);
                 return;
             }
             _ => false,
         };
         if concludes {
-            let op = wire::ConcludeOp {
-                tx_id,
-                observations,
-            };
-            due.insert(Duty::Conclude(body.outcome.into()), Op::Conclude(op));
+            due.insert(Duty::Conclude(body.outcome.into()), Asks::Conclude);
         }
     }
 
@@ -285,7 +308,7 @@ impl Engine {
         &self,
         ballot: &Ballot,
         observations: Vec<wire::SignedStatement>,
-        due: &mut BTreeMap<Duty, Op>,
+        due: &mut BTreeMap<Duty, Asks>,
     ) {
         let Some(reservation) = self.board.next_reservation(ballot) else {
             return;
@@ -295,7 +318,7 @@ impl Engine {
             reservation: Some(reservation),
             observations,
         };
-        due.insert(Duty::Reserve, Op::Reserve(op));
+        due.insert(Duty::Reserve, Asks::This(Op::Reserve(op)));
     }
 
     /// Says again what this node has said about a ballot until it is proven.

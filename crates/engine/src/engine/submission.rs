@@ -150,6 +150,16 @@ impl Engine {
             // The observers say when there is something to do again.
             return None;
         }
+        // Mostly an answer is waited for: nothing is copied for that.
+        if submission.pause_until > now.mono_ms {
+            return Some(submission.pause_until);
+        }
+        if let Some((_, again)) = submission.asked
+            && submission.step != Step::Lease
+            && again > now.mono_ms
+        {
+            return Some(again);
+        }
         let reservation = ballot.reservation.clone()?;
         let value = ballot.value.clone()?;
         let lease = ballot.lease.clone();

@@ -295,37 +295,65 @@ impl Engine {
     /// Whether a decision is for its ballot's value and reservation in force.
     fn is_for_ballot(&self, decision: &Decision) -> bool {
         let body = &decision.body;
-        self.board.ballot(&body.tx_id).is_some_and(|ballot| {
-            Some(&body.value) == ballot.value.as_ref() && body.reservation == ballot.reservation
-        })
+        let ballot = self.board.ballot(&body.tx_id);
+        ballot.is_some_and(|ballot| is_decision_for(ballot, body))
+    }
+
+    /// The decisions in hand for the ballot's value and reservation.
+    fn agreeing_decisions<'a>(
+        &'a self,
+        ballot: &'a Ballot,
+    ) -> impl Iterator<Item = &'a SignedStatement> {
+        let local = self.locals.get(&ballot.tx_id);
+        let decisions = local.into_iter().flat_map(|l| l.decisions.values());
+        let agreeing = decisions.filter(|decision| is_decision_for(ballot, &decision.body));
+        agreeing.map(|decision| &decision.signed)
+    }
+
+    /// Whether t decisions for the ballot's value and reservation are in hand.
+    pub(super) fn has_certificate(&self, ballot: &Ballot) -> bool {
+        self.agreeing_decisions(ballot).count() >= ballot.rules.threshold()
     }
 
     /// t decisions for the ballot's value and reservation, if they are in hand.
     pub(super) fn certificate_in_hand(&self, ballot: &Ballot) -> Option<Vec<SignedStatement>> {
-        let local = self.locals.get(&ballot.tx_id)?;
-        let agreeing = local.decisions.values();
-        let agreeing = agreeing.filter(|decision| self.is_for_ballot(decision));
-        first_t(ballot.rules.threshold(), agreeing.map(|d| &d.signed))
+        let t = ballot.rules.threshold();
+        first_t(t, self.agreeing_decisions(ballot))
+    }
+
+    /// The abort statements in hand for the ballot's end.
+    fn agreeing_aborts<'a>(
+        &'a self,
+        ballot: &'a Ballot,
+    ) -> impl Iterator<Item = &'a SignedStatement> {
+        let reason = abort_reason(ballot.state);
+        let local = self.locals.get(&ballot.tx_id);
+        let aborts = local.into_iter().flat_map(|l| l.aborts.values());
+        let agreeing = aborts.filter(move |abort| abort.body.reason == reason);
+        agreeing.map(|abort| &abort.signed)
+    }
+
+    /// Whether t abort statements for the ballot's end are in hand.
+    pub(super) fn has_abort_proof(&self, ballot: &Ballot) -> bool {
+        self.agreeing_aborts(ballot).count() >= ballot.rules.threshold()
     }
 
     /// t abort statements for the ballot's end, if they are in hand.
     pub(super) fn abort_proof_in_hand(&self, ballot: &Ballot) -> Option<Vec<SignedStatement>> {
-        let local = self.locals.get(&ballot.tx_id)?;
-        let reason = abort_reason(ballot.state);
-        let agreeing = local.aborts.values().filter(|a| a.body.reason == reason);
-        first_t(
-            ballot.rules.threshold(),
-            agreeing.map(|abort| &abort.signed),
-        )
+        first_t(ballot.rules.threshold(), self.agreeing_aborts(ballot))
     }
 
     /// t equal observations of the reservation in force, if they are in hand.
     pub(super) fn observations_in_hand(
         &self,
         ballot: &Ballot,
-    ) -> Option<(ObservationBody, Vec<SignedStatement>)> {
+    ) -> Option<(&ObservationBody, Vec<&SignedStatement>)> {
         let local = self.locals.get(&ballot.tx_id)?;
         let reservation = ballot.reservation.as_ref()?;
+        let t = ballot.rules.threshold();
+        if local.observations.len() < t {
+            return None;
+        }
         let mut groups: BTreeMap<&ObservationBody, Vec<&SignedStatement>> = BTreeMap::new();
         for observation in local.observations.values() {
             let body = &observation.body;
@@ -334,9 +362,9 @@ impl Engine {
                 groups.entry(body).or_default().push(&observation.signed);
             }
         }
-        let t = ballot.rules.threshold();
-        let (body, signed) = groups.into_iter().find(|(_, signed)| signed.len() >= t)?;
-        Some((body.clone(), first_t(t, signed.into_iter())?))
+        let (body, mut signed) = groups.into_iter().find(|(_, signed)| signed.len() >= t)?;
+        signed.truncate(t);
+        Some((body, signed))
     }
 
     /// Signs what this node saw on the chain, unless it said so already.
@@ -586,6 +614,11 @@ fn verdict_for(ballot: &Ballot, node_id: &NodeId) -> Option<(Domain, Vec<u8>)> {
     };
     let bytes = statement::bytes_to_sign(&ballot.rules, node_id, &body);
     Some((Domain::Decision, bytes))
+}
+
+/// Whether a decision on a ballot is for its value and reservation in force.
+fn is_decision_for(ballot: &Ballot, body: &DecisionBody) -> bool {
+    Some(&body.value) == ballot.value.as_ref() && body.reservation == ballot.reservation
 }
 
 /// The first t of statements that ascend by node_id, if there are so many.

@@ -88,7 +88,7 @@ enum Due {
     /// A liar is woken.
     Wake(usize, u64),
     /// A liar's frame-level business.
-    Mail(net::Mail),
+    Mail(Box<net::Mail>),
     /// A clock is put right.
     ClockRight(usize),
     /// The faults are over.
@@ -415,7 +415,7 @@ impl World {
             Due::Drain(place) => self.drain(place),
             Due::Start(place) => self.start(place),
             Due::Wake(place, at) => self.wake_liar(place, at),
-            Due::Mail(mail) => self.deliver_to_liar(mail),
+            Due::Mail(mail) => self.deliver_to_liar(*mail),
             Due::ClockRight(place) => {
                 self.places[place].clock_jump_ms = 0;
                 self.retick(place);

@@ -194,7 +194,7 @@ impl World {
                 stream,
                 frame: frame.clone(),
             };
-            self.schedule(wait, Due::Mail(mail));
+            self.schedule(wait, Due::Mail(Box::new(mail)));
         }
         if self.places[place].engine.is_some() {
             let stream = StreamId(stream);
