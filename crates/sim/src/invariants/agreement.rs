@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_consensus::statement::{AbortBody, DecisionBody, Header, StatementError, parse};
+use quorate_consensus::statement::{AbortBody, DecisionBody, Header, StatementError};
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::wire::{SignedStatement, frame};
@@ -19,6 +19,7 @@ use quorate_consensus::{Domain, NodeId, TxId};
 use quorate_engine::Effect;
 
 use super::{Happening, Invariant, Sort, is_binding, verified};
+use super::parsed::parse;
 use crate::liars::Lie;
 use crate::world::World;
 

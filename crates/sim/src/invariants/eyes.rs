@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use quorate_consensus::Domain;
-use quorate_consensus::statement::{ObservationBody, parse};
+use quorate_consensus::statement::ObservationBody;
 use quorate_consensus::wire::ChainOutcome;
 use quorate_engine::{ChainAnswer, ChainAsk, Effect, Event, Sighting, Ticket};
 
 use super::{Happening, Invariant, Sort};
+use super::parsed::parse;
 use crate::world::World;
 
 /// What an engine says of the chain is what its own endpoint showed it.

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use quorate_consensus::ballot::{is_aborted, is_final};
-use quorate_consensus::statement::{VoteBody, parse};
+use quorate_consensus::statement::VoteBody;
 use quorate_consensus::wire::BallotState;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::{Domain, TxId};
 use quorate_engine::Effect;
 
 use super::{Happening, Invariant, Sort};
+use super::parsed::parse;
 use crate::world::World;
 
 /// A finished transaction never starts again.

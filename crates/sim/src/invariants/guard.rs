@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use quorate_consensus::statement::{VoteBody, parse};
+use quorate_consensus::statement::VoteBody;
 use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::{Choice, Domain, NodeId, TxId};
 use quorate_engine::Effect;
 
 use super::{Happening, Invariant, Sort, honest_store};
+use super::parsed::parse;
 use crate::plan::Disk;
 use crate::world::World;
 

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_consensus::statement::{VoteBody, parse};
+use quorate_consensus::statement::VoteBody;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{
     BallotState, BoardEntry, BoardEvent, DissentPolicy, ViolationType, VoteRecorded,
 };
 use quorate_consensus::{Choice, Rules, Value};
 
+use super::parsed::parse;
 use crate::world::World;
 
 /// A vote that was recorded.

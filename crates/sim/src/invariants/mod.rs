@@ -2,7 +2,7 @@
 //! it. An invariant sees everything that happens in a world, and judges; it knows more
 //! than any member could, and tells nobody.
 
-use quorate_consensus::statement::{Body, parse};
+use quorate_consensus::statement::Body;
 use quorate_consensus::wire::{self, BoardEntry, SignedStatement};
 use quorate_consensus::{NodeId, Verifier};
 use quorate_engine::{Answer, Effect, Event, Now, Reject};
@@ -14,6 +14,7 @@ use crate::liars::Lie;
 use crate::plan::Disk;
 use crate::world::World;
 use crate::world::chain::Mined;
+use parsed::parse;
 
 /// What an invariant is shown.
 #[derive(Debug)]
@@ -183,6 +184,7 @@ pub trait Invariant: Send {
 }
 
 mod ledger;
+mod parsed;
 #[cfg(test)]
 mod tests;
 
@@ -208,7 +210,10 @@ fn is_binding(world: &World) -> bool {
 
 /// Who says what, if the signature is good. Put together here from parts, lest the
 /// judge believe what the accused does.
-fn verified<B: Body>(world: &World, signed: &SignedStatement) -> Result<(NodeId, B), String> {
+fn verified<B: Body + Clone + 'static>(
+    world: &World,
+    signed: &SignedStatement,
+) -> Result<(NodeId, B), String> {
     let parsed = parse::<B>(&signed.statement);
     let (header, body) = parsed.map_err(|error| error.to_string())?;
     let rules = world.rules();

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_consensus::statement::{VoteBody, parse};
+use quorate_consensus::statement::VoteBody;
 use quorate_consensus::wire::ban_proof::Kind;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{BanProof, misbehaviour};
 
 use super::{Happening, Invariant, Sort, honest_store};
+use super::parsed::parse;
 use crate::world::World;
 
 /// What was pardoned bans nobody again.

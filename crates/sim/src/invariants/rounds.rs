@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use quorate_consensus::statement::{ObservationBody, parse};
+use quorate_consensus::statement::ObservationBody;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::board_op::Op;
 
 use super::{Happening, Invariant, Sort, honest_store};
+use super::parsed::parse;
 use crate::world::World;
 
 /// Old observations conclude nothing.

@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::Domain;
-use quorate_consensus::statement::{AbortBody, DecisionBody, VoteBody, parse};
+use quorate_consensus::statement::{AbortBody, DecisionBody, VoteBody};
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{Batch, BoardEntry, frame};
 use quorate_engine::{Effect, Event as Happens};
 
 use super::{Happening, Invariant, Sort};
+use super::parsed::parse;
 use crate::world::World;
 
 /// Effects come in the order that the design asks for.

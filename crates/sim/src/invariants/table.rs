@@ -2,7 +2,7 @@
 //! ballots it touches" (section 5): states move only along the table, each move has the
 //! row that gives it, and every reader's mirror of the board is the store's own.
 
-use quorate_consensus::statement::{ObservationBody, VoteBody, parse};
+use quorate_consensus::statement::{ObservationBody, VoteBody};
 use quorate_consensus::wire::ban_proof::Kind;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::board_op::Op;
@@ -13,6 +13,7 @@ use quorate_consensus::{Choice, Rules, TxId, Value};
 
 use super::ledger::{Counted, Ledger, Ledgers};
 use super::{Happening, Invariant, Sort, verified};
+use super::parsed::parse;
 use crate::world::World;
 
 /// States move only along the table.

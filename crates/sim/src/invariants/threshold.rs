@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use quorate_consensus::proof::{self, Fact};
-use quorate_consensus::statement::{Body, DecisionBody, VoteBody, parse};
+use quorate_consensus::statement::{Body, DecisionBody, VoteBody};
 use quorate_consensus::wire::SignedStatement;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::{Choice, Domain, NodeId, TxId};
@@ -14,6 +14,7 @@ use quorate_engine::Effect;
 use quorate_testkit::FakeVerifier;
 
 use super::{Happening, Invariant, Sort, verified};
+use super::parsed::parse;
 use crate::world::World;
 
 /// No decision under t distinct valid votes.
@@ -165,7 +166,7 @@ impl Threshold {
 }
 
 /// How many members signed a list, each statement good.
-fn signers<B: Body>(world: &World, list: &[SignedStatement]) -> Result<usize, String> {
+fn signers<B: Body + Clone + 'static>(world: &World, list: &[SignedStatement]) -> Result<usize, String> {
     let by = list
         .iter()
         .map(|signed| Ok(verified::<B>(world, signed)?.0));

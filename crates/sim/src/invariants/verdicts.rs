@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 
 use quorate_consensus::ballot::is_aborted;
-use quorate_consensus::statement::{AbortBody, DecisionBody, parse};
+use quorate_consensus::statement::{AbortBody, DecisionBody};
 use quorate_consensus::wire::{AbortReason, BallotState};
 use quorate_consensus::{Domain, TxId};
 use quorate_engine::Effect;
 
 use super::{Happening, Invariant, Sort, clocks, honest_store};
+use super::parsed::parse;
 use crate::world::World;
 
 /// What a node signs is what its own mirror of the board gives, and is one thing.
