@@ -122,9 +122,6 @@ pub(crate) struct Page {
     pub(crate) members: Table<PeerId, ReputationRow>,
     /// The violations of these transactions that are known already.
     known: BTreeSet<(TxId, NodeId, ViolationType, ProofKind)>,
-    /// Those that were proven in a past that the board has lost: one that is proven
-    /// again has its row.
-    lost: BTreeSet<(TxId, NodeId, ViolationType)>,
     /// New ones.
     pub(crate) violations: Vec<ViolationRow>,
     /// The last violation.
@@ -151,7 +148,6 @@ impl Page {
             decisions: Table::default(),
             members: Table::default(),
             known: BTreeSet::new(),
-            lost: BTreeSet::new(),
             violations: Vec::new(),
             head,
             lifted: BTreeMap::new(),
@@ -166,7 +162,8 @@ impl Page {
         Self::new(Head::before_all(cluster_id))
     }
 
-    /// A violation of one of the transactions, which the store has.
+    /// A violation of one of the transactions, which the store has, and not of a lost
+    /// past.
     pub(crate) fn load_violation(
         &mut self,
         tx_id: TxId,
@@ -175,16 +172,6 @@ impl Page {
         proof_kind: ProofKind,
     ) {
         self.known.insert((tx_id, node_id, kind, proof_kind));
-    }
-
-    /// A violation of one of the transactions, which was proven in a lost past.
-    pub(crate) fn load_lost_violation(
-        &mut self,
-        tx_id: TxId,
-        node_id: NodeId,
-        kind: ViolationType,
-    ) {
-        self.lost.insert((tx_id, node_id, kind));
     }
 
     /// The votes to be removed.
@@ -513,12 +500,6 @@ impl Page {
             }
         }
         self.each_member(&node_id, |member| member.violations_count += 1);
-        if proof_kind == ProofKind::Proven
-            && let Some(tx_id) = &tx_id
-            && self.lost.contains(&(tx_id.clone(), node_id.clone(), kind))
-        {
-            return;
-        }
         let mut row = ViolationRow {
             id: 0,
             peer_id,

@@ -17,7 +17,7 @@ use crate::lineage::Lineage;
 use crate::mark::{self, Mark};
 use crate::page::Page;
 use crate::parting::{DECISIONS, KEYS, Losses, SUBMISSIONS, VIOLATIONS};
-use crate::rows::{DecisionRow, Filter, ProofKind, SubmissionRow, SubmissionState, ViolationRow};
+use crate::rows::{DecisionRow, Filter, SubmissionRow, SubmissionState, ViolationRow};
 use crate::seal::{Head, seal};
 use crate::store::{AuditError, AuditStore};
 
@@ -367,53 +367,26 @@ impl Findings {
         }
     }
 
-    /// Compares with the log, number by number: those of lost pasts have theirs, and
-    /// one that was proven there is not written again when the log proves it.
+    /// Compares with the log, number by number: those of lost pasts have theirs.
     fn violations(
         &mut self,
         expected: &[ViolationRow],
         found: &[ViolationRow],
         lost: &BTreeSet<u64>,
     ) {
-        let place = |row: &ViolationRow| {
-            let proven = row.proof_kind == ProofKind::Proven && row.tx_id.is_some();
-            proven.then(|| (row.node_id.clone(), row.tx_id.clone(), row.violation_type))
-        };
-        let (gone, found): (Vec<_>, Vec<_>) = found.iter().partition(|row| lost.contains(&row.id));
-        let mut proven: BTreeMap<_, _> = BTreeMap::new();
-        for row in gone {
-            if let Some(place) = place(row) {
-                proven.insert(place, row.id);
-            }
-        }
-        let mut found: BTreeMap<_, _> = found.into_iter().map(|row| (row.id, row)).collect();
-        // The next number that the log's row must have.
-        let mut id = 0;
-        for row in expected {
-            let place = place(row).filter(|place| proven.contains_key(place));
-            if place.is_some() {
-                let stays = found
-                    .range(id + 1..)
-                    .next()
-                    .filter(|(_, next)| said(next) == said(row));
-                if stays.is_none() {
-                    continue;
-                }
-            }
-            id += 1;
-            while lost.contains(&id) {
-                id += 1;
-            }
-            let row = &ViolationRow { id, ..row.clone() };
-            match found.remove(&row.id) {
+        let found = found.iter().filter(|row| !lost.contains(&row.id));
+        let mut found: BTreeMap<_, _> = found.map(|row| (row.id, row)).collect();
+        let numbers = (1..).filter(|id| !lost.contains(id));
+        for (row, id) in expected.iter().zip(numbers) {
+            match found.remove(&id) {
                 None => {
                     let why = format!("the log has it, against {}", row.node_id);
-                    self.add(FindingKind::Removed, VIOLATIONS, &row.id, why);
+                    self.add(FindingKind::Removed, VIOLATIONS, &id, why);
                 }
                 Some(found) if said(found) == said(row) => {}
                 Some(_) => {
                     let why = format!("the log says something else, against {}", row.node_id);
-                    self.add(FindingKind::Edited, VIOLATIONS, &row.id, why);
+                    self.add(FindingKind::Edited, VIOLATIONS, &id, why);
                 }
             }
         }

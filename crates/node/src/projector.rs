@@ -65,6 +65,7 @@ pub(crate) async fn project(
         rows,
         meter: collector.meter.clone(),
         collector,
+        agreed: false,
         cursor: None,
         prolonged: None,
         archived: None,
@@ -74,7 +75,13 @@ pub(crate) async fn project(
         faults.pass(Loop::Projector).await;
         beats.moves(Loop::Projector);
         heads.borrow_and_update();
-        match projector.step().await {
+        let mut done = projector.step().await;
+        if matches!(done, Ok(Step::Parted)) {
+            beats.waits(Loop::Projector, ARCHIVING);
+            done = projector.set_aside().await;
+        }
+        match done {
+            Ok(Step::Parted) => {}
             Ok(Step::Projected) => {}
             Ok(Step::UpToDate) => {
                 beats.waits(Loop::Projector, ARCHIVING);
@@ -122,6 +129,8 @@ enum Step {
     UpToDate,
     /// Another node projects.
     Others,
+    /// What was projected is not in the log.
+    Parted,
 }
 
 /// Why a step did not come about.
@@ -155,6 +164,8 @@ struct Projector {
     rows: Rows,
     meter: Arc<Meter>,
     collector: Collector,
+    /// The store was once seen to be a projection of this node's log.
+    agreed: bool,
     /// Where the store stands, as far as is known.
     cursor: Option<Mark>,
     /// When the lease was last taken or prolonged.
@@ -176,8 +187,9 @@ impl Projector {
             None => self.parted_before(self.feed.head()).await?,
         };
         if parted {
-            return self.set_aside().await;
+            return Ok(Step::Parted);
         }
+        self.agreed |= believed.is_some();
         // Who cannot read the log does not prolong the lease.
         let entries = self.feed.read(from.revision, CHUNK).await?;
         if !self.leads().await? {
@@ -205,10 +217,7 @@ impl Projector {
                 self.rows.projected(&entries, began);
                 Ok(Step::Projected)
             }
-            Err(AuditError::CursorMoved { found }) => {
-                tracing::trace!(found, "audit.others_were_faster");
-                Ok(Step::Others)
-            }
+            Err(AuditError::CursorMoved { .. } | AuditError::OtherPast { .. }) => Ok(Step::Others),
             Err(error) => Err(error.into()),
         }
     }
@@ -228,6 +237,13 @@ impl Projector {
     /// can be projected on from where the two part. Only a node that believes the board
     /// does it: one that has seen another past waits for `quorate reconcile`.
     async fn set_aside(&mut self) -> Result<Step, Halt> {
+        if self.agreed {
+            // Since this start others have projected another log: no reconciliation, for
+            // nodes do not run then. The two would take turns for ever.
+            return Err(Halt::Broken(
+                "others project another log than this node reads: see that all nodes use the same board, and start this one again".to_owned(),
+            ));
+        }
         let mailbox = &self.collector.mailbox;
         let stopped = mailbox.look(|engine, _| engine.is_stopped()).await;
         if stopped.map_err(|error| Halt::Away(error.to_string()))? {

@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
+use quorate_audit::AuditStore;
+use quorate_audit::rows::SubmissionState;
 use quorate_chain::{Chain as _, Ledger, LedgerOptions};
-use quorate_consensus::Value;
 use quorate_consensus::wire::{BallotState, BoardOp, RecordVoteOp, board_op::Op};
+use quorate_consensus::{TxId, Value};
 use quorate_coordinator::{Coordinator as _, Embedded};
 use quorate_crypto::CachedVerifier;
 use quorate_node::reconcile::{Fate, Options, ReconcileError, Reconciliation, reconcile};
+use quorate_node::record::check_record;
 use quorate_node::{NodeHandle, StartError};
+use quorate_testkit::servers::Postgres;
 use rusqlite::Connection;
 
 const DRY_RUN: Options = Options {
@@ -46,16 +50,23 @@ async fn shut_down(nodes: Vec<NodeHandle>) {
 }
 
 /// Waits until the last handle on the board is closed: SQLite then removes its
-/// write-ahead log, and the board is one file.
+/// write-ahead log, and the board is one file. Of two handles that close at once each
+/// may leave that to the other one; so the last handle is one of its own.
 async fn board_of(cluster: &Cluster) -> PathBuf {
+    let board = cluster.shared().join("board.db");
     let log = cluster.shared().join("board.db-wal");
     let closed = async {
         while log.exists() {
+            let looked = Connection::open(&board).and_then(|board| {
+                let sql = "SELECT count(*) FROM sqlite_schema";
+                board.query_row(sql, [], |row| row.get::<_, i64>(0))
+            });
+            drop(looked);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     soon("the board is closed", closed).await;
-    cluster.shared().join("board.db")
+    board
 }
 
 async fn reconciled(cluster: &Cluster, i: usize, options: Options) -> Reconciliation {
@@ -74,6 +85,16 @@ async fn payments(cluster: &Cluster) -> u64 {
     blocks.iter().map(|b| b.transactions.len() as u64).sum()
 }
 
+/// A copy of the board as it is.
+fn backed_up(cluster: &Cluster) -> PathBuf {
+    let backup = cluster.shared().join("backup");
+    let board = Connection::open(cluster.shared().join("board.db")).unwrap();
+    board
+        .execute("VACUUM INTO ?1", [backup.to_str().unwrap()])
+        .unwrap();
+    backup
+}
+
 /// The board as a store whose nodes have confirmed "kept" and "lost" shows it after it
 /// was put back to where it had only the first.
 async fn with_an_older_board() -> Cluster {
@@ -81,12 +102,7 @@ async fn with_an_older_board() -> Cluster {
     let nodes = cluster.start_all().await;
     decided(&cluster, &nodes, "kept").await;
     // Within one start: the nodes' generations show nothing.
-    let backup = cluster.shared().join("backup");
-    let board = Connection::open(cluster.shared().join("board.db")).unwrap();
-    board
-        .execute("VACUUM INTO ?1", [backup.to_str().unwrap()])
-        .unwrap();
-    drop(board);
+    let backup = backed_up(&cluster);
     decided(&cluster, &nodes, "lost").await;
     shut_down(nodes).await;
     std::fs::copy(&backup, board_of(&cluster).await).unwrap();
@@ -220,4 +236,97 @@ async fn a_node_without_its_own_copy_says_what_it_cannot_put_back() {
     assert!(other.may_sign && !other.lost.is_empty());
     let now = reconciled(&cluster, 0, Options::default()).await;
     assert!(now.may_sign, "{now:?}");
+}
+
+/// How old a vote may be that the board still takes: short, for a test waits for it.
+const VOTE_TIMEOUT_MS: u64 = 5_000;
+const SKEW_MS: u64 = 5_000;
+const WINDOW_MS: u64 = VOTE_TIMEOUT_MS + 2 * SKEW_MS;
+
+fn with_a_short_window() -> Cluster {
+    let mut cluster = Cluster::with(3, 2, |params| {
+        params.vote_timeout_ms = VOTE_TIMEOUT_MS;
+        params.clock_skew_ms = SKEW_MS;
+    });
+    cluster.etcd = None;
+    cluster
+}
+
+async fn ended(audit: &dyn AuditStore, tx_id: &TxId) {
+    soon("the record has its end", async {
+        while audit.final_state(tx_id).await.unwrap() != Some(BallotState::Confirmed) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Reserved, paid and recorded, and then lost: the record must let another transaction
+/// have the nonce that the board gives it, and forget nothing.
+async fn the_record_follows_the_board(mut cluster: Cluster) {
+    let nodes = cluster.start_all().await;
+    decided(&cluster, &nodes, "kept").await;
+    let backup = backed_up(&cluster);
+    decided(&cluster, &nodes, "lost").await;
+    let voted_ms = now_ms();
+    let (lost, other) = (TxId::new("lost").unwrap(), TxId::new("other").unwrap());
+    let audit = cluster.audit();
+    ended(&*audit, &lost).await;
+    shut_down(nodes).await;
+    std::fs::copy(&backup, board_of(&cluster).await).unwrap();
+    // Its votes are too old to be put back when somebody writes on.
+    while now_ms() <= voted_ms + WINDOW_MS {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    write_on(&cluster, [("open".to_owned(), 9)]).await;
+    for i in 0..2 {
+        let stands = audit.mark().await.unwrap();
+        let told = reconciled(&cluster, i, ACCEPT_LOSS).await;
+        assert!(told.may_sign && !told.conflicts.is_empty(), "{told:?}");
+        assert!(told.audit.is_err(), "it is of the past that was lost");
+        assert_eq!(audit.mark().await.unwrap(), stands);
+    }
+
+    let nodes = [cluster.start(0).await, cluster.start(1).await];
+    connected(&nodes[0], 1).await;
+    vote_at(&cluster, 0..2, "other", 3).await;
+    for node in &nodes {
+        ballot_in(node, "other", &[BallotState::Confirmed]).await;
+    }
+    ended(&*audit, &other).await;
+    for node in nodes {
+        node.shutdown().await;
+    }
+    // Its first nonce was used on the chain by what the board has lost.
+    let row = audit.submission(&other).await.unwrap().expect("a row");
+    assert_eq!(row.nonce, Some(2));
+    assert_eq!(payments(&cluster).await, 3, "nothing was paid twice");
+    let paid = audit.final_state(&lost).await.unwrap();
+    assert_eq!(paid, Some(BallotState::Confirmed), "it is not forgotten");
+
+    let report = check_record(cluster.config(0)).await.unwrap();
+    assert_eq!(report.findings, []);
+    let [past] = &*report.losses.pasts else {
+        panic!("{:?}", report.losses.pasts);
+    };
+    assert!(past.parted_at < past.reached);
+    let named: Vec<_> = report.losses.submissions().collect();
+    let row = named.iter().find(|row| row.place.is_some());
+    let row = row.expect("the lost reservation");
+    let confirmed = Some(SubmissionState::Confirmed);
+    assert_eq!((row.tx_id.as_ref(), row.state), (Some(&lost), confirmed));
+    assert_eq!(row.place.as_ref().map(|(_, nonce)| *nonce), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_in_sqlite_follows_the_board() {
+    the_record_follows_the_board(with_a_short_window()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_in_postgres_follows_the_board() {
+    let database = Postgres::shared().database();
+    let mut cluster = with_a_short_window();
+    cluster.postgres_url = Some(database.url());
+    the_record_follows_the_board(cluster).await;
 }

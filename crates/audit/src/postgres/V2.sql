@@ -49,3 +49,10 @@ CREATE TRIGGER lost_pasts_insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON los
     FOR EACH STATEMENT EXECUTE FUNCTION lost_past_insert_only();
 CREATE TRIGGER lost_rows_insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lost_rows
     FOR EACH STATEMENT EXECUTE FUNCTION lost_past_insert_only();
+
+-- How many pasts were lost when it was written: what was proven in a lost past may be
+-- proven again.
+ALTER TABLE byzantine_violations ADD COLUMN past BIGINT NOT NULL DEFAULT 0 CHECK (past >= 0);
+DROP INDEX byzantine_violations_proven;
+CREATE UNIQUE INDEX byzantine_violations_proven
+    ON byzantine_violations (node_id, tx_id, violation_type, past) WHERE proof_kind = 'proven';

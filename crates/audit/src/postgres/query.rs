@@ -37,7 +37,7 @@ pub(super) async fn page(
     let of = |table: &str| format!("SELECT * FROM {table} WHERE tx_id = ANY($1)");
     let votes = of("vote_history");
     let violations = format!(
-        "SELECT *, {} AS lost FROM byzantine_violations WHERE tx_id = ANY($1)",
+        "SELECT * FROM byzantine_violations WHERE tx_id = ANY($1) AND NOT {}",
         lost::is_lost(VIOLATIONS)
     );
     let (decisions, live) = (of("decisions"), of("blockchain_submissions"));
@@ -46,22 +46,15 @@ pub(super) async fn page(
     // All five are on their way at once.
     let (votes, violations, decisions, live, archive) = tokio::try_join!(
         many(client, &votes, params, vote_row),
-        many(client, &violations, params, known_violation),
+        many(client, &violations, params, violation_row),
         many(client, &decisions, params, decision_row),
         many(client, &live, params, submission_row),
         many(client, &archive, params, submission_row),
     )?;
     votes.into_iter().for_each(|row| page.load_vote(row));
-    for (row, lost) in violations {
-        let (Some(tx_id), kind) = (row.tx_id, row.violation_type) else {
-            continue;
-        };
-        match lost {
-            true if row.proof_kind == ProofKind::Proven => {
-                page.load_lost_violation(tx_id, row.node_id, kind);
-            }
-            true => {}
-            false => page.load_violation(tx_id, row.node_id, kind, row.proof_kind),
+    for row in violations {
+        if let Some(tx_id) = row.tx_id {
+            page.load_violation(tx_id, row.node_id, row.violation_type, row.proof_kind);
         }
     }
     for row in decisions {
@@ -434,10 +427,6 @@ pub(super) fn key_row(row: &Row) -> Result<KeyRow, AuditError> {
         final_state: named(row, "final_state", SubmissionState::parse)?,
         at_ms: utc(row, "at")?,
     })
-}
-
-fn known_violation(row: &Row) -> Result<(ViolationRow, bool), AuditError> {
-    Ok((violation_row(row)?, get(row, "lost")?))
 }
 
 async fn one<T>(

@@ -345,9 +345,10 @@ async fn violations(all: &Transaction<'_>, rows: &[&ViolationRow]) -> Done {
         return Ok(());
     }
     let sql = "INSERT INTO byzantine_violations (id, peer_id, node_id, tx_id, violation_type,
-                   proof_kind, evidence_json, detected_at, hash)
-               SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::text[], $4::text[],
-                   $5::text[], $6::text[], $7::jsonb[], $8::timestamptz[], $9::bytea[])";
+                   proof_kind, evidence_json, detected_at, hash, past)
+               SELECT row.*, (SELECT past FROM audit_cursor)
+               FROM unnest($1::bigint[], $2::bytea[], $3::text[], $4::text[],
+                   $5::text[], $6::text[], $7::jsonb[], $8::timestamptz[], $9::bytea[]) AS row";
     let params: &[&(dyn ToSql + Sync)] = &[
         &column(rows, |row| row.id.cast_signed()),
         &column(rows, |row| {

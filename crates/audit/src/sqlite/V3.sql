@@ -59,3 +59,17 @@ BEGIN SELECT RAISE(ABORT, 'what was lost is insert only'); END;
 CREATE TRIGGER lost_rows_no_replace BEFORE INSERT ON lost_rows
 WHEN EXISTS (SELECT 1 FROM lost_rows WHERE id = NEW.id)
 BEGIN SELECT RAISE(ABORT, 'what was lost is insert only'); END;
+
+-- How many pasts were lost when it was written: what was proven in a lost past may be
+-- proven again.
+ALTER TABLE byzantine_violations ADD COLUMN past INTEGER NOT NULL DEFAULT 0 CHECK (past >= 0);
+DROP INDEX byzantine_violations_proven;
+CREATE UNIQUE INDEX byzantine_violations_proven
+    ON byzantine_violations (node_id, tx_id, violation_type, past) WHERE proof_kind = 'proven';
+DROP TRIGGER byzantine_violations_no_replace;
+CREATE TRIGGER byzantine_violations_no_replace BEFORE INSERT ON byzantine_violations
+WHEN EXISTS (SELECT 1 FROM byzantine_violations WHERE id = NEW.id)
+    OR (NEW.proof_kind = 'proven' AND EXISTS (SELECT 1 FROM byzantine_violations
+        WHERE proof_kind = 'proven' AND node_id = NEW.node_id AND tx_id = NEW.tx_id
+            AND violation_type = NEW.violation_type AND past = NEW.past))
+BEGIN SELECT RAISE(ABORT, 'byzantine_violations is insert only'); END;

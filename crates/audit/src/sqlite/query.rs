@@ -16,8 +16,8 @@ use crate::mark::Mark;
 use crate::page::{KeyRow, Page};
 use crate::parting::{ACCUSATIONS, BANS, VIOLATIONS};
 use crate::rows::{
-    AccusationRow, BanRow, DecisionRow, Filter, ProofKind, ReputationRow, SubmissionCounts,
-    SubmissionRow, SubmissionState, ViolationRow, VoteRow,
+    AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionCounts, SubmissionRow,
+    SubmissionState, ViolationRow, VoteRow,
 };
 use crate::seal::Head;
 use crate::store::AuditError;
@@ -29,24 +29,22 @@ pub(super) fn page(connection: &Connection, tx_ids: &BTreeSet<TxId>) -> Result<P
         page.members.load(row.peer_id, row);
     }
     let all = |table: &str| format!("SELECT * FROM {table} WHERE tx_id = ?1");
+    let known = format!(
+        "SELECT * FROM byzantine_violations WHERE tx_id = ?1 AND NOT {}",
+        lost::is_lost(VIOLATIONS)
+    );
     for tx_id in tx_ids {
         let tx = [tx_id.as_str()];
         for vote in many(connection, &all("vote_history"), tx, vote_row)? {
             page.load_vote(vote);
         }
-        let found = format!(
-            "SELECT *, {} AS lost FROM byzantine_violations WHERE tx_id = ?1",
-            lost::is_lost(VIOLATIONS)
-        );
-        for (row, lost) in many(connection, &found, tx, known_violation)? {
-            let (tx_id, kind) = (tx_id.clone(), row.violation_type);
-            match lost {
-                true if row.proof_kind == ProofKind::Proven => {
-                    page.load_lost_violation(tx_id, row.node_id, kind);
-                }
-                true => {}
-                false => page.load_violation(tx_id, row.node_id, kind, row.proof_kind),
-            }
+        for row in many(connection, &known, tx, violation_row)? {
+            page.load_violation(
+                tx_id.clone(),
+                row.node_id,
+                row.violation_type,
+                row.proof_kind,
+            );
         }
         if let Some(row) = decision(connection, tx_id)? {
             page.decisions.load(tx_id.clone(), row);
@@ -407,10 +405,6 @@ pub(super) fn whole_key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         final_state: named(row, "final_state")?,
         at_ms: utc(row, "at")?,
     })
-}
-
-fn known_violation(row: &Row<'_>) -> rusqlite::Result<(ViolationRow, bool)> {
-    Ok((violation_row(row)?, row.get("lost")?))
 }
 
 pub(super) fn one<T>(

@@ -148,6 +148,9 @@ pub(super) fn immediate(connection: &mut Connection) -> Result<Transaction<'_>, 
         .map_err(away)
 }
 
+/// How many pasts were lost.
+const PAST: &str = "SELECT past FROM audit_cursor";
+
 /// Writes rows inside of one transaction.
 pub(super) struct Writer<'a> {
     pub(super) all: &'a Transaction<'a>,
@@ -225,9 +228,13 @@ impl Writer<'_> {
                 params![row.tx_id.as_str(), row.final_state.as_str(), Utc(row.at_ms)],
             ))?;
         }
+        let past = match page.violations.is_empty() {
+            true => 0,
+            false => self.all.query_row(PAST, [], |row| row.get(0))?,
+        };
         page.violations
             .iter()
-            .try_for_each(|row| one(self.violation(row)))?;
+            .try_for_each(|row| one(self.violation(row, past)))?;
         for (node_id, at) in &page.lifted {
             one(self.run(
                 "UPDATE bans SET lifted_at = ?2 WHERE node_id = ?1 AND lifted_at IS NULL",
@@ -336,11 +343,11 @@ impl Writer<'_> {
         )
     }
 
-    fn violation(&self, row: &ViolationRow) -> rusqlite::Result<()> {
+    fn violation(&self, row: &ViolationRow, past: i64) -> rusqlite::Result<()> {
         self.run(
             "INSERT INTO byzantine_violations (id, peer_id, node_id, tx_id, violation_type,
-                 proof_kind, evidence_json, detected_at, hash)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 proof_kind, evidence_json, detected_at, hash, past)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 row.id.cast_signed(),
                 row.peer_id.map(|peer_id| peer_id.0),
@@ -351,6 +358,7 @@ impl Writer<'_> {
                 row.evidence.to_string(),
                 Utc(row.detected_at_ms),
                 row.hash,
+                past,
             ],
         )
     }

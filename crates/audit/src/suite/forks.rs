@@ -25,7 +25,7 @@ pub(super) async fn run_all(builder: &dyn Builder) {
     what_was_or_may_have_been_sent_is_not_sent_again(&*builder.place().await).await;
     a_reservation_that_both_pasts_have_stays(&*builder.place().await).await;
     what_is_over_in_a_lost_past_stays_over(&*builder.place().await).await;
-    evidence_stays_and_is_not_written_twice(&*builder.place().await).await;
+    evidence_stays_and_may_be_found_again(&*builder.place().await).await;
     a_past_may_be_lost_more_than_once(&*builder.place().await).await;
     of_two_who_set_aside_one_does(&*builder.place().await).await;
     a_store_from_before_the_digests_goes_on(&*builder.place().await).await;
@@ -411,7 +411,7 @@ async fn what_is_over_in_a_lost_past_stays_over(place: &dyn Place) {
     assert!(is_conflict(&answer), "{answer:?}");
 }
 
-async fn evidence_stays_and_is_not_written_twice(place: &dyn Place) {
+async fn evidence_stays_and_may_be_found_again(place: &dyn Place) {
     let mut was = common();
     let kind = ViolationType::DoubleVoting;
     let lie = was.double_vote(4, &tx("kept"));
@@ -435,15 +435,23 @@ async fn evidence_stays_and_is_not_written_twice(place: &dyn Place) {
     is.violation(3, &tx("new"), kind, Some(new));
     set_aside(&*store, &is).await;
     holds(&*store, &is).await;
+    // One that was struck in this past is struck in a later batch, too.
+    is.decided(a, &number(1)).vote(3, a, number(1));
+    project(&*store, &is).await;
+    let reservation = is.reservation(a, &number(1), 8);
+    is.reserved(a, &number(1), &reservation, false);
+    project(&*store, &is).await;
+    holds(&*store, &is).await;
+    let decision = store.decision(a).await.unwrap().expect("a row");
+    let liar = is.cluster.node_id(3);
+    assert!(!decision.participating_nodes.contains(&liar));
     let after = store.violations(&Filter::default()).await.unwrap();
     assert_eq!(after[..5], before, "nothing was edited or deleted");
     let new: Vec<_> = after[5..].iter().map(|row| row.violation_type).collect();
-    assert_eq!(
-        new,
-        [ViolationType::SilentFailure, kind],
-        "the proven one is there"
-    );
-    assert_eq!(lost_rows(&*store, "byzantine_violations").await.len(), 4);
+    assert_eq!(new, [ViolationType::SilentFailure, kind, kind]);
+    let marked = lost_rows(&*store, "byzantine_violations").await;
+    let marked: Vec<_> = marked.iter().map(|row| &*row.key).collect();
+    assert_eq!(marked, ["2", "3", "4", "5"]);
     let members = store.reputations().await.unwrap();
     let counted: Vec<_> = members.iter().map(|row| row.violations_count).collect();
     assert_eq!(counted, [0, 0, 1, 2, 1]);
