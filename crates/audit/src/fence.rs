@@ -40,25 +40,27 @@ impl LostSubmission {
     /// Why nothing may be sent for the transaction at this place, if nothing may. At
     /// the place that it had, the chain takes one transaction and no second one.
     fn forbids(&self, tx_id: &TxId, account: &str, nonce: u64) -> Option<AuditAnswer> {
+        let state = self.state.as_str();
         let Some((lost_account, lost)) = &self.place else {
-            let state = self.state.as_str();
             return Some(AuditAnswer::Conflict(format!(
-                "{tx_id} ended as {state} in a past that the board has lost: use another tx_id"
+                "{tx_id} ended as {state} in a past that the board has lost: give it up, and use another tx_id"
             )));
         };
         if (lost_account.as_str(), *lost) == (account, nonce) {
             return None;
         }
+        let had = format!(
+            "{tx_id} has nonce {nonce}, and had nonce {lost} of account {lost_account} in a past that the board has lost"
+        );
         match self.state {
             SubmissionState::Pending | SubmissionState::Failed if self.taken => None,
             SubmissionState::Pending | SubmissionState::Failed => {
                 Some(AuditAnswer::Conflict(format!(
-                    "{tx_id} was reserved with nonce {lost} of account {lost_account} in a past that the board has lost, and may have been sent: it waits until another transaction is confirmed with that nonce; if the chain has it there, give {tx_id} up"
+                    "{had}, and may have been sent with that: it waits until another transaction is confirmed there; if the chain shows that {tx_id} was, give it up"
                 )))
             }
-            state => Some(AuditAnswer::Conflict(format!(
-                "{tx_id} ended as {} with nonce {lost} of account {lost_account} in a past that the board has lost: give it up",
-                state.as_str()
+            _ => Some(AuditAnswer::Conflict(format!(
+                "{had}, where it ended as {state}: give it up"
             ))),
         }
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use quorate_audit::AuditError;
+use quorate_audit::parting::Losses;
 use quorate_audit::postgres::{Options, PostgresAudit};
 use quorate_audit::verify::{Finding, Report, VerifyError};
 use quorate_node::Config;
@@ -27,7 +28,8 @@ Examples:
 The board's log is repeated from the genesis on, and every violation, decision, certificate and
 submission in the audit store is compared with what it gives. The violations are sealed one by the
 other, too. Nodes may be running meanwhile. The exit code is 1 when a row was edited, removed or
-put in.";
+put in. What was set aside because the board has lost it (quorate reconcile --accept-loss) is named
+as lost, and is no reason for that.";
 
 const MIGRATE_EXAMPLES: &str = "\
 Examples:
@@ -99,6 +101,9 @@ async fn verify(args: VerifyArgs, out: Out) -> Outcome {
         .await
         .map_err(|error| not_told(&error))?;
     out.json_pretty(&as_json(&report));
+    for line in lost(&report.losses) {
+        out.line(format!("{}  {line}", out.paint(Tone::Warn, "lost")));
+    }
     let compared = format!(
         "{} violations and {} transactions, up to revision {}",
         report.violations, report.transactions, report.revision
@@ -135,7 +140,57 @@ fn as_json(report: &Report) -> serde_json::Value {
         "violations": report.violations,
         "transactions": report.transactions,
         "findings": findings_json(&report.findings),
+        "lost_pasts": lost_pasts_json(&report.losses),
     })
+}
+
+/// What the board has lost and the record has set aside: past by past, and what people
+/// have to know of each.
+fn lost(losses: &Losses) -> Vec<String> {
+    let mut lines = Vec::new();
+    for past in &losses.pasts {
+        let rows = losses.rows.iter().filter(|row| row.past == past.id);
+        lines.push(format!(
+            "past {}: the board went on without revisions {} to {}; {} rows are set aside",
+            past.id,
+            past.parted_at + 1,
+            past.reached,
+            rows.count()
+        ));
+        for row in losses.submissions().filter(|row| row.past == past.id) {
+            let state = row.state.map_or("", |state| state.as_str());
+            let place = match &row.place {
+                Some((account, nonce)) => format!(" with nonce {nonce} of account {account}"),
+                None => String::new(),
+            };
+            lines.push(format!("  {}  {}: {state}{place}", row.table, row.key));
+        }
+    }
+    lines
+}
+
+fn lost_pasts_json(losses: &Losses) -> serde_json::Value {
+    let pasts = losses.pasts.iter().map(|past| {
+        let rows = losses.rows.iter().filter(|row| row.past == past.id);
+        let rows = rows.map(|row| {
+            json!({
+                "table": row.table,
+                "row": row.key,
+                "state": row.state.map(|state| state.as_str()),
+                "account": row.place.as_ref().map(|(account, _)| account),
+                "nonce": row.place.as_ref().map(|(_, nonce)| nonce),
+                "was": row.row,
+            })
+        });
+        json!({
+            "past": past.id,
+            "found_at_ms": past.found_at_ms,
+            "parted_at": past.parted_at,
+            "reached": past.reached,
+            "rows": rows.collect::<Vec<_>>(),
+        })
+    });
+    pasts.collect()
 }
 
 /// A row that is not as it must be, in one line.
