@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{ConfigError, Raw, Reader, Secret};
+use super::reader::Reader;
+use super::source::Raw;
+use super::{ConfigError, Secret};
 
 /// Where etcd is, and who we are to it.
 #[derive(Clone, Debug)]

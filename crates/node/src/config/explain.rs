@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::reader::{Reader, settings, surroundings};
 use super::source::{KEYS, Key, Raw, Settings, is_secret, long_name};
-use super::{Config, ConfigError, CoordinatorKind, Place, Reader, settings, surroundings};
+use super::{Config, ConfigError, CoordinatorKind, Place};
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,3 +1,5 @@
+use quorate_telemetry::Format;
+
 use super::source::{KEYS, SECRETS};
 use super::*;
 
