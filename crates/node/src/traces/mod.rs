@@ -25,10 +25,12 @@
 mod ballot;
 mod board;
 mod chain;
+mod lies;
 mod rows;
 #[cfg(test)]
 mod tests;
 mod vote;
+mod waits;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
