@@ -305,6 +305,7 @@ impl Engine {
 
     /// Hands the own vote to the board while the board does not show it.
     pub(super) fn record_own_vote(&mut self, now: Now, tx_id: &TxId) -> Option<u64> {
+        self.locals.get(tx_id)?.own_vote.as_ref()?;
         let recorded = self.own_recorded(tx_id).is_some();
         let again = now.mono_ms + RETRY_MS.max(2 * self.stagger_ms());
         let lifetime = self.board.rules().vote_lifetime_ms();
