@@ -49,13 +49,13 @@ async fn shut_down(nodes: Vec<NodeHandle>) {
     }
 }
 
-/// Waits until the last handle on the board is closed: SQLite then removes its
-/// write-ahead log, and the board is one file. Of two handles that close at once each
+/// Waits until the last handle on the board, or on another file of SQLite, is closed:
+/// SQLite then removes its write-ahead log, and it is one file. Of two handles that close at once each
 /// may leave that to the other one; so the last handle is one of its own.
-async fn board_of(cluster: &Cluster) -> PathBuf {
-    let board = cluster.shared().join("board.db");
-    let log = cluster.shared().join("board.db-wal");
-    let closed = async {
+async fn closed(cluster: &Cluster, file: &str) -> PathBuf {
+    let board = cluster.shared().join(file);
+    let log = cluster.shared().join(format!("{file}-wal"));
+    let gone = async {
         while log.exists() {
             let looked = Connection::open(&board).and_then(|board| {
                 let sql = "SELECT count(*) FROM sqlite_schema";
@@ -65,7 +65,7 @@ async fn board_of(cluster: &Cluster) -> PathBuf {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    soon("the board is closed", closed).await;
+    soon("it is closed", gone).await;
     board
 }
 
@@ -85,13 +85,12 @@ async fn payments(cluster: &Cluster) -> u64 {
     blocks.iter().map(|b| b.transactions.len() as u64).sum()
 }
 
-/// A copy of the board as it is.
-fn backed_up(cluster: &Cluster) -> PathBuf {
-    let backup = cluster.shared().join("backup");
-    let board = Connection::open(cluster.shared().join("board.db")).unwrap();
-    board
-        .execute("VACUUM INTO ?1", [backup.to_str().unwrap()])
-        .unwrap();
+/// A copy of the board, or of another file, as it is.
+fn backed_up(cluster: &Cluster, file: &str) -> PathBuf {
+    let backup = cluster.shared().join(format!("{file}.backup"));
+    let file = Connection::open(cluster.shared().join(file)).unwrap();
+    let copy = file.execute("VACUUM INTO ?1", [backup.to_str().unwrap()]);
+    copy.unwrap();
     backup
 }
 
@@ -102,10 +101,10 @@ async fn with_an_older_board() -> Cluster {
     let nodes = cluster.start_all().await;
     decided(&cluster, &nodes, "kept").await;
     // Within one start: the nodes' generations show nothing.
-    let backup = backed_up(&cluster);
+    let backup = backed_up(&cluster, "board.db");
     decided(&cluster, &nodes, "lost").await;
     shut_down(nodes).await;
-    std::fs::copy(&backup, board_of(&cluster).await).unwrap();
+    std::fs::copy(&backup, closed(&cluster, "board.db").await).unwrap();
     cluster
 }
 
@@ -261,19 +260,34 @@ async fn ended(audit: &dyn AuditStore, tx_id: &TxId) {
     .await;
 }
 
-/// Reserved, paid and recorded, and then lost: the record must let another transaction
-/// have the nonce that the board gives it, and forget nothing.
-async fn the_record_follows_the_board(mut cluster: Cluster) {
+/// Whether the lost transaction is on the chain.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Lost {
+    Paid,
+    /// As if it had been reserved and never sent: the ledger goes back, too.
+    Unpaid,
+}
+
+/// Reserved and recorded, and then lost: the record must let another transaction have
+/// the nonce that the board gives it, and forget nothing.
+async fn the_record_follows_the_board(mut cluster: Cluster, fate: Lost) {
     let nodes = cluster.start_all().await;
     decided(&cluster, &nodes, "kept").await;
-    let backup = backed_up(&cluster);
+    let files = match fate {
+        Lost::Paid => &["board.db"][..],
+        Lost::Unpaid => &["board.db", "ledger.db"],
+    };
+    let backups = files.iter().map(|file| (file, backed_up(&cluster, file)));
+    let backups: Vec<_> = backups.collect();
     decided(&cluster, &nodes, "lost").await;
     let voted_ms = now_ms();
     let (lost, other) = (TxId::new("lost").unwrap(), TxId::new("other").unwrap());
     let audit = cluster.audit();
     ended(&*audit, &lost).await;
     shut_down(nodes).await;
-    std::fs::copy(&backup, board_of(&cluster).await).unwrap();
+    for (file, backup) in backups {
+        std::fs::copy(backup, closed(&cluster, file).await).unwrap();
+    }
     // Its votes are too old to be put back when somebody writes on.
     while now_ms() <= voted_ms + WINDOW_MS {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -297,10 +311,12 @@ async fn the_record_follows_the_board(mut cluster: Cluster) {
     for node in nodes {
         node.shutdown().await;
     }
-    // Its first nonce was used on the chain by what the board has lost.
     let row = audit.submission(&other).await.unwrap().expect("a row");
-    assert_eq!(row.nonce, Some(2));
-    assert_eq!(payments(&cluster).await, 3, "nothing was paid twice");
+    match fate {
+        // Its first nonce was used on the chain by what the board has lost.
+        Lost::Paid => assert_eq!((row.nonce, payments(&cluster).await), (Some(2), 3)),
+        Lost::Unpaid => assert_eq!((row.nonce, payments(&cluster).await), (Some(1), 2)),
+    }
     let paid = audit.final_state(&lost).await.unwrap();
     assert_eq!(paid, Some(BallotState::Confirmed), "it is not forgotten");
 
@@ -320,7 +336,12 @@ async fn the_record_follows_the_board(mut cluster: Cluster) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_record_in_sqlite_follows_the_board() {
-    the_record_follows_the_board(with_a_short_window()).await;
+    the_record_follows_the_board(with_a_short_window(), Lost::Unpaid).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_board_has_lost_and_the_chain_has_is_not_paid_twice() {
+    the_record_follows_the_board(with_a_short_window(), Lost::Paid).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -328,5 +349,5 @@ async fn the_record_in_postgres_follows_the_board() {
     let database = Postgres::shared().database();
     let mut cluster = with_a_short_window();
     cluster.postgres_url = Some(database.url());
-    the_record_follows_the_board(cluster).await;
+    the_record_follows_the_board(cluster, Lost::Unpaid).await;
 }
