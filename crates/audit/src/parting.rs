@@ -3,7 +3,7 @@
 //! lost past is then set aside, never deleted, and the log is projected on from where
 //! the two part.
 //!
-//! What is set aside still counts at the fences ([`fence`](crate::fence)), for what was
+//! What is set aside still counts at the fences of a submission, for what was
 //! reserved in a lost past may have been sent, and the chain forgets nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
