@@ -188,12 +188,3 @@ pub fn rules(epoch: u64) -> String {
 pub fn nonces(account: &str) -> String {
     format!("{NONCES}{account}")
 }
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}

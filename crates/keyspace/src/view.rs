@@ -8,7 +8,7 @@ use quorate_consensus::board::Board;
 use quorate_consensus::wire::BallotState;
 use quorate_consensus::{TxId, Value};
 
-use crate::names::{self, Name, hex};
+use crate::names::{self, Name};
 
 /// What a view must say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +31,12 @@ pub(crate) fn says(board: &Board, name: &Name) -> Says {
             let ban = board.member(node_id).and_then(|member| member.ban.as_ref());
             ban.map(|ban| {
                 let kind = ban.kind.as_str_name();
-                let proof = hex(&ban.proof.encode_to_vec());
+                let proof = hex::encode(ban.proof.encode_to_vec());
                 format!("{{\"reason\":\"{kind}\",\"proof\":\"{proof}\"}}").into_bytes()
             })
         }
         Name::Member(node_id) => board.member(node_id).and_then(|member| {
-            let boot = hex(&member.boot.as_ref()?.encode_to_vec());
+            let boot = hex::encode(member.boot.as_ref()?.encode_to_vec());
             let generation = member.generation;
             Some(format!("{{\"generation\":{generation},\"boot\":\"{boot}\"}}").into_bytes())
         }),
@@ -52,9 +52,9 @@ pub(crate) fn says(board: &Board, name: &Name) -> Says {
                 let text = format!(
                     "{{\"outcome\":\"{}\",\"tx_hash\":\"{}\",\"block_number\":{},\"block_hash\":\"{}\",\"round\":{}}}",
                     seen.outcome.as_str_name(),
-                    hex(&seen.tx_hash),
+                    hex::encode(&seen.tx_hash),
                     seen.block_number,
-                    hex(&seen.block_hash),
+                    hex::encode(&seen.block_hash),
                     seen.round
                 );
                 text.into_bytes()
@@ -107,7 +107,7 @@ fn told(ballot: &Ballot) -> String {
     // Writing to a String does not fail.
     let _ = match &ballot.value {
         Some(Value::Number(number)) => write!(text, ",\"value\":\"{number}\""),
-        Some(Value::Data(data)) => write!(text, ",\"data\":\"{}\"", hex(data)),
+        Some(Value::Data(data)) => write!(text, ",\"data\":\"{}\"", hex::encode(data)),
         None => Ok(()),
     };
     if let Some(reservation) = &ballot.reservation {
@@ -116,7 +116,7 @@ fn told(ballot: &Ballot) -> String {
             ",\"account\":\"{}\",\"nonce\":{},\"payload\":\"{}\"",
             reservation.account,
             reservation.nonce,
-            hex(&reservation.payload)
+            hex::encode(&reservation.payload)
         );
     }
     if ballot.given_up {
