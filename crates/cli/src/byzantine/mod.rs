@@ -13,16 +13,18 @@ pub(crate) mod tolerated;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use quorate_consensus::statement::KeyRole;
 use quorate_consensus::{Domain, NodeId, Rules};
 use quorate_crypto::SigningKey;
-use quorate_node::exchange::{RawSession, RawTarget, raw_session};
+use quorate_node::exchange::{RawError, RawSession, RawTarget, raw_session};
 use quorate_sim::liars::Keys;
 use quorate_tls::{ClientPaths, ClientTls};
 
 use crate::failure::{Exit, Failure, Outcome};
 use crate::local::NodeLayout;
+use crate::waiting::PATIENCE;
 
 pub(crate) use stage::{Honest, Stage};
 pub(crate) use test_type::TestType;
@@ -81,14 +83,24 @@ impl Liar {
             tls: self.tls.clone(),
             addr: addr.to_owned(),
         };
-        let session = raw_session(
-            &target,
-            &self.rules,
-            &self.node_id,
-            &self.node_key,
-            GENERATION,
-        );
-        session.await.map_err(|e| {
+        let until = Instant::now() + PATIENCE;
+        let session = loop {
+            let session = raw_session(
+                &target,
+                &self.rules,
+                &self.node_id,
+                &self.node_key,
+                GENERATION,
+            );
+            match session.await {
+                // Where the liar's own node has just ended, they dial it still.
+                Err(RawError::Later { retry, .. }) if Instant::now() + retry < until => {
+                    tokio::time::sleep(retry).await;
+                }
+                session => break session,
+            }
+        };
+        session.map_err(|e| {
             let who = &self.node_id;
             Failure::new(
                 Exit::Unavailable,

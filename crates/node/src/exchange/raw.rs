@@ -14,9 +14,10 @@ use quorate_crypto::SigningKey;
 use quorate_engine::{PROTOCOL_MIN, PROTOCOL_VERSION};
 use quorate_tls::{ClientTls, PeerInfo};
 use tonic::Status;
+use tonic_types::StatusExt as _;
 
 use super::codec::decode;
-use super::dial::dial_raw;
+use super::dial::{ConnectError, dial_raw};
 use super::pack::encode;
 use super::session::Ends;
 
@@ -37,6 +38,14 @@ pub enum RawError {
     /// No connection, or no stream.
     #[error("{0}")]
     Connect(String),
+    /// The peer would open a stream, and says when: it is opening one itself just now.
+    #[error("{why}")]
+    Later {
+        /// In its words.
+        why: String,
+        /// After so long it may be asked again.
+        retry: Duration,
+    },
     /// The stream ended, with this status if there was one.
     #[error("the stream ended: {}", .0.as_ref().map_or("without an error".to_owned(), |s| s.to_string()))]
     Ended(Option<Box<Status>>),
@@ -58,11 +67,16 @@ impl RawSession {
     /// Connects and opens the stream; nothing is said yet.
     ///
     /// # Errors
-    /// [`RawError::Connect`].
+    /// [`RawError::Connect`], or [`RawError::Later`].
     pub async fn connect(target: &RawTarget) -> Result<Self, RawError> {
-        let (peer, ends) = dial_raw(&target.tls, &target.addr)
-            .await
-            .map_err(|e| RawError::Connect(e.to_string()))?;
+        let dialled = dial_raw(&target.tls, &target.addr).await;
+        let (peer, ends) = dialled.map_err(|error| match later(&error) {
+            Some(retry) => RawError::Later {
+                why: error.to_string(),
+                retry,
+            },
+            None => RawError::Connect(error.to_string()),
+        })?;
         Ok(Self { peer, ends })
     }
 
@@ -205,6 +219,14 @@ impl RawSession {
             }
         }
     }
+}
+
+/// When a peer that refused a stream wants to be asked again, if it does.
+fn later(error: &ConnectError) -> Option<Duration> {
+    let ConnectError::Refused(status) = error else {
+        return None;
+    };
+    status.get_details_retry_info()?.retry_delay
 }
 
 /// Connects and greets: a stream on which `node_id`, with its own keys, may say
