@@ -13,6 +13,7 @@ use quorate_node::Limits;
 use quorate_node::exchange::RawSession;
 use quorate_proto::v1::vote_service_client::VoteServiceClient;
 use tokio_stream::StreamExt as _;
+use tonic::transport::Channel;
 use tonic::{Code, Request};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -21,6 +22,20 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ListServiceResponse, ServerReflectionRequest};
 use tonic_types::StatusExt as _;
+
+/// Waits until a node says that it serves: it does so a moment after it is in service.
+async fn serving(health: &mut HealthClient<Channel>, request: HealthCheckRequest) {
+    let mut answers = health.watch(request).await.unwrap().into_inner();
+    soon("SERVING", async {
+        while let Some(answer) = answers.message().await.unwrap() {
+            if answer.status() == ServingStatus::Serving {
+                return;
+            }
+        }
+        panic!("the watch ended");
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_certificate_opens_its_own_doors_only() {
@@ -70,8 +85,7 @@ async fn each_certificate_opens_its_own_doors_only() {
         let request = HealthCheckRequest {
             service: service.to_owned(),
         };
-        let answer = health.check(request).await.unwrap().into_inner();
-        assert_eq!(answer.status(), ServingStatus::Serving);
+        serving(&mut health, request).await;
     }
     let request = ServerReflectionRequest {
         host: String::new(),
@@ -141,11 +155,9 @@ async fn a_deadline_ends_the_wait_and_not_the_vote() {
         wait: WaitFor::Confirmed.into(),
         ..number("alone", 1)
     });
-    // As another language's client sends it: the header alone, so that this client
-    // does not give up by itself first.
-    request
-        .metadata_mut()
-        .insert("grpc-timeout", "1500m".parse().unwrap());
+    // This client gives up by itself then, too; of so many seconds the node leaves it half
+    // a second for its answer to arrive.
+    request.set_timeout(Duration::from_secs(6));
     let status = cluster.client(0).submit(request).await;
     let status = refused(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     assert!(
@@ -191,15 +203,6 @@ async fn a_node_is_not_serving_before_it_is_in_service() {
     assert!(status.get_details_retry_info().is_some());
     held.set_away(false);
     soon("service", node.in_service()).await;
-    let mut answers = health.watch(request()).await.unwrap().into_inner();
-    soon("SERVING", async {
-        while let Some(answer) = answers.message().await.unwrap() {
-            if answer.status() == ServingStatus::Serving {
-                return;
-            }
-        }
-        panic!("the watch ended");
-    })
-    .await;
+    serving(&mut health, request()).await;
     cluster.client(0).submit(number("t", 1)).await.unwrap();
 }

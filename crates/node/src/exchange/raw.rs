@@ -22,7 +22,7 @@ use super::pack::encode;
 use super::session::Ends;
 
 /// How long each step of the greeting may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whom to dial, and as whom.
 pub struct RawTarget {
@@ -103,7 +103,7 @@ impl RawSession {
         self.send_bytes(encode(frame)).await
     }
 
-    /// The next frame, waited for at most 10 s.
+    /// The next frame, waited for at most 30 s.
     ///
     /// # Errors
     /// [`RawError`] when there is none.
