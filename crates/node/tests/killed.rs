@@ -133,13 +133,18 @@ async fn a_process_killed_at_any_step_submits_exactly_once() {
     let config = cluster.shared().with_file_name("killed.toml");
     std::fs::write(&config, cluster.hand_over(0)).unwrap();
     for (step, _) in STEPS {
-        let request = SubmitRequest {
-            wait: WaitFor::Confirmed.into(),
-            ..number(step, 1)
+        // With a deadline of its own: the usual one is short for a slow machine.
+        let request = || {
+            let mut request = tonic::Request::new(SubmitRequest {
+                wait: WaitFor::Confirmed.into(),
+                ..number(step, 1)
+            });
+            request.set_timeout(PATIENCE);
+            request
         };
         let mut child = spawn(&config, step);
         // It dies in the middle of this; only the last steps come after an answer.
-        let submitted = soon(step, cluster.client(0).submit(request.clone())).await;
+        let submitted = soon(step, cluster.client(0).submit(request())).await;
         if let Ok(answer) = submitted {
             let state = answer.into_inner().ballot.unwrap().state();
             assert_eq!(state, BallotState::Confirmed, "{step}");
@@ -149,7 +154,7 @@ async fn a_process_killed_at_any_step_submits_exactly_once() {
         assert!(!status.success(), "{step} was never reached");
 
         let mut child = spawn(&config, "");
-        let answer = soon(step, cluster.client(0).submit(request)).await;
+        let answer = soon(step, cluster.client(0).submit(request())).await;
         let ballot = answer.unwrap_or_else(|status| panic!("{step}: {status:?}"));
         let state = ballot.into_inner().ballot.unwrap().state();
         assert_eq!(state, BallotState::Confirmed, "{step}");

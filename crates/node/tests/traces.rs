@@ -50,6 +50,17 @@ fn trace_with(
     tx_id: &str,
     wanted: &[(&str, usize)],
 ) -> Vec<Received> {
+    trace_and(collector, cluster, tx_id, wanted, |_| true)
+}
+
+/// The same, and something else besides.
+fn trace_and(
+    collector: &Collector,
+    cluster: &Cluster,
+    tx_id: &str,
+    wanted: &[(&str, usize)],
+    besides: impl Fn(&[&Received]) -> bool,
+) -> Vec<Received> {
     let trace_id = trace_id(cluster, tx_id);
     let what = format!("{wanted:?} of {tx_id}");
     tokio::task::block_in_place(|| {
@@ -57,7 +68,7 @@ fn trace_with(
             let trace: Vec<_> = spans.iter().filter(|s| s.trace_id == trace_id).collect();
             let count = |name: &str| trace.iter().filter(|span| span.name == name).count();
             let there = wanted.iter().all(|(name, least)| count(name) >= *least);
-            there.then(|| trace.into_iter().cloned().collect())
+            (there && besides(&trace)).then(|| trace.into_iter().cloned().collect())
         })
     })
 }
@@ -256,7 +267,12 @@ async fn an_equivocation_can_be_read_in_its_trace_alone_also_when_it_is_not_samp
         // Three votes and the second one of the liar, on four nodes.
         ("vote.receive", 16),
     ];
-    let trace = trace_with(&collector, &cluster, "tx", &wanted);
+    let found = |trace: &[&Received]| {
+        let checks = trace.iter().filter(|s| s.name == "byzantine.check");
+        let found = checks.filter(|s| s.error.is_some());
+        found.map(|s| s.service()).collect::<BTreeSet<_>>().len() == 4
+    };
+    let trace = trace_and(&collector, &cluster, "tx", &wanted, found);
     assert_whole(&trace);
     // Who, and with which two values.
     for violation in named(&trace, "violation") {
@@ -308,9 +324,20 @@ async fn a_stuck_ballot_says_what_it_waits_for_and_needs_no_single_node() {
     let nodes = start(&mut cluster, &telemetry).await;
     vote_at(&cluster, 0..2, "stuck", 1).await;
     let wanted = [("decision", 2), ("ballot.waiting", 2), ("vote.receive", 4)];
-    let trace = trace_with(&collector, &cluster, "stuck", &wanted);
+    // Where the second vote came late, the ballot waited for that one before.
+    let for_the_third =
+        |span: &&Received| span.name == "ballot.waiting" && span.attribute("quorate.count") == "2";
+    let both = |trace: &[&Received]| {
+        let waiting = trace.iter().copied().filter(for_the_third);
+        waiting
+            .map(Received::service)
+            .collect::<BTreeSet<_>>()
+            .len()
+            == 2
+    };
+    let trace = trace_and(&collector, &cluster, "stuck", &wanted, both);
     assert_whole(&trace);
-    for waiting in named(&trace, "ballot.waiting") {
+    for waiting in trace.iter().filter(for_the_third) {
         assert_eq!(waiting.attribute("quorate.state"), "COLLECTING");
         assert_eq!(waiting.attribute("quorate.waits_for"), "votes");
         assert_eq!(waiting.attribute("quorate.missing"), "node3,node4,node5");
@@ -327,7 +354,8 @@ async fn a_collector_that_stalls_or_refuses_slows_no_vote_and_what_is_lost_is_co
     let proxy = Proxy::to(collector.addr().port());
     let mut telemetry = to(&proxy.endpoint());
     telemetry.pace = Pace {
-        answer: Duration::from_millis(50),
+        // Enough for one that does answer.
+        answer: Duration::from_secs(2),
         give_up: Duration::ZERO,
         ..telemetry.pace
     };

@@ -36,7 +36,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 /// Long enough for a machine under load; everything is waited for, nothing slept for.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub type Client = VoteServiceClient<Channel>;
 

@@ -20,7 +20,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 /// Long enough for a machine under load.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Names and values, as text.
 type Words = BTreeMap<String, String>;
@@ -210,7 +210,7 @@ impl Collector {
     /// Waits, on this thread, until `look` finds something in all spans so far.
     ///
     /// # Panics
-    /// When it does not find anything in a minute; the message shows the spans.
+    /// When it does not find anything in two minutes; the message shows the spans.
     pub fn until<T>(&self, what: &str, look: impl Fn(&[Received]) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         let mut spans = self.kept.lock();
