@@ -51,9 +51,9 @@ fn plain(line: &str) -> String {
 #[test]
 fn every_line_of_the_page_is_true() {
     let home = Home::new();
-    let begin = "quorate dev --clean --seed tour --vote-timeout 15\n";
+    let begin = "quorate dev --clean --seed tour --vote-timeout 30\n";
     assert!(PAGE.contains(begin), "the page starts another cluster");
-    let args = ["--clean", "--seed", "tour", "--vote-timeout", "15"];
+    let args = ["--clean", "--seed", "tour", "--vote-timeout", "30"];
     let _dev = Dev::start(&home, &args);
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_quorate"));
     let path = format!(

@@ -179,8 +179,14 @@ impl Playground {
             toy.state = State::Running;
         }
         // A node that is cut off from the board is in service when that is mended.
-        if self.reaches_board(&node_id) && !lied {
-            self.cluster.until_one_in_service(&node_id).await?;
+        if self.reaches_board(&node_id) {
+            let in_service = self.cluster.until_one_in_service(&node_id);
+            match lied {
+                false => in_service.await?,
+                // What it says when it is may be seen at once; that it comes to that is
+                // not promised.
+                true => drop(tokio::time::timeout(ASKED, in_service).await),
+            }
         }
         Ok(match lied {
             true => format!("{node_id} runs, honest now; if it was banned, it stays so"),
