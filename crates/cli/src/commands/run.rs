@@ -96,19 +96,32 @@ pub(crate) async fn run(args: RunArgs, out: Out) -> Outcome {
     }
     let network = parts.faults.network.clone();
     parts.log = Some(handle);
-    let node = Node::start(parts).await.map_err(|e| not_started(&e))?;
-    out.note(format!("{node_id} listens at {}", node.addr()));
     let from_terminal = std::io::stdin().is_terminal();
+    // From here on SIGTERM drains: whoever sees that it listens may send one.
+    let (end_of_terminal, terminated) = match from_terminal {
+        true => (Some(signals::until_told_to_stop()), None),
+        false => (None, Some(signals::until_terminated())),
+    };
     let told_to_stop = async {
-        match from_terminal {
-            true => signals::until_told_to_stop().await,
-            false => signals::until_terminated().await,
+        match (end_of_terminal, terminated) {
+            (Some(told), _) => told.await,
+            (_, Some(told)) => told.await,
+            (None, None) => std::future::pending().await,
         }
     };
+    let reread_at_hangup = (!from_terminal).then(|| signals::at_every_hangup(reread));
+    let rereading = async {
+        match reread_at_hangup {
+            Some(rereading) => rereading.await,
+            None => std::future::pending().await,
+        }
+    };
+    let node = Node::start(parts).await.map_err(|e| not_started(&e))?;
+    out.note(format!("{node_id} listens at {}", node.addr()));
     tokio::select! {
         signal = told_to_stop => out.note(format!("{node_id}: {signal}, draining")),
         () = until_stdin_ends(lines, network), if args.until_stdin_ends => {}
-        () = signals::at_every_hangup(reread), if !from_terminal => {}
+        () = rereading => {}
         stopped = node.stopped() => {
             let why = match stopped {
                 Stopped::Shutdown => None,
