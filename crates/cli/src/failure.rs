@@ -81,8 +81,23 @@ impl Failure {
         self
     }
 
+    /// The deadline of a call passed at this end before the node's word of it came: the
+    /// same as that word.
+    fn deadline() -> Self {
+        let message = "the deadline passed: if this was a vote, it may be recorded; repeating it \
+                       is safe";
+        let mut failure = Self::new(Exit::Deadline, message);
+        failure.0.code = Some(Code::DeadlineExceeded);
+        failure.0.reason = Some("DEADLINE_EXCEEDED".into());
+        failure.0.hint = hint_of(Code::DeadlineExceeded, failure.reason());
+        failure
+    }
+
     /// A node's refusal, in the words of its error details.
     pub(crate) fn from_status(status: &Status, endpoint: &str) -> Self {
+        if has_timed_out_here(status) {
+            return Self::deadline();
+        }
         let details = status.get_error_details();
         let info = details.error_info();
         let exit = exit_of(status.code());
@@ -206,6 +221,19 @@ fn exit_of(code: Code) -> Exit {
     }
 }
 
+/// Whether it was this end that gave up, when the deadline that it told the node passed.
+/// The transport says that it cancelled.
+fn has_timed_out_here(status: &Status) -> bool {
+    let mut error = std::error::Error::source(status);
+    while let Some(inner) = error {
+        if inner.is::<tonic::TimeoutExpired>() {
+            return true;
+        }
+        error = inner.source();
+    }
+    false
+}
+
 /// In TLS 1.3 a refused client learns of it at its first call, under any of these.
 fn is_connection_trouble(code: Code) -> bool {
     matches!(
@@ -311,6 +339,16 @@ mod tests {
             let failure = Failure::from_status(&Status::new(code, "x"), "node:1");
             assert_eq!(failure.exit(), exit, "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_deadline_is_the_same_whoever_sees_it_pass_first() {
+        let here = Status::from_error(Box::new(tonic::TimeoutExpired(())));
+        let failure = Failure::from_status(&here, "node:1");
+        assert_eq!(failure.exit(), Exit::Deadline, "{failure}");
+        assert_eq!(failure.code(), Some(Code::DeadlineExceeded));
+        assert_eq!(failure.reason(), Some("DEADLINE_EXCEEDED"));
+        assert!(failure.advice().unwrap().contains("--timeout"));
     }
 
     #[test]
