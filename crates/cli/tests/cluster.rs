@@ -16,7 +16,7 @@ use serde_json::Value;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use common::{Dev, Home, PATIENCE, is_alive, signal, until};
+use common::{Dev, Home, PATIENCE, is_alive, signal, until, until_gone, until_status};
 
 const NODES: [&str; 5] = ["node1", "node2", "node3", "node4", "node5"];
 
@@ -83,6 +83,32 @@ async fn until_ballot(
     }
 }
 
+/// Waits until all nodes tell the same of a confirmed ballot, and gives that: what comes
+/// onto the board after its end, as the return of a lease, reaches each in its own time.
+async fn agreed(dev: &Dev, tx_id: &str) -> Ballot {
+    let mut told = Vec::new();
+    let all_alike = tokio::time::timeout(PATIENCE, async {
+        loop {
+            told.clear();
+            for number in 1..=5 {
+                let confirmed = |ballot: &Ballot| ballot.state() == BallotState::Confirmed;
+                let mut ballot = until_ballot(dev, number, tx_id, confirmed).await;
+                // How often it sent the transaction is each node's own knowledge.
+                let submission = ballot.submission.as_mut().expect("a submission");
+                submission.attempts = 0;
+                told.push(ballot);
+            }
+            if told.iter().all(|ballot| *ballot == told[0]) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let in_time = all_alike.await;
+    assert!(in_time.is_ok(), "the nodes do not agree: {told:#?}");
+    told.swap_remove(0)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_killed_in_the_middle_of_a_ballot_comes_back_and_agrees() {
     let home = Home::new();
@@ -102,10 +128,8 @@ async fn a_node_killed_in_the_middle_of_a_ballot_comes_back_and_agrees() {
     home.run(&["vote", "tx_001", "--value", "42", "--node", "node2"])
         .expect(0);
     for node in NODES {
-        let seen = until(&format!("{node} to see two votes"), || {
-            let run = home.run(&["status", "tx_001", "--node", node, "--json"]);
-            let ballot = (run.code == 0).then(|| run.json())?;
-            (ballot["tally"][0]["count"] == 2).then_some(ballot)
+        let seen = until_status(&home, node, "tx_001", |ballot| {
+            ballot["tally"][0]["count"] == 2
         });
         assert_eq!(seen["state"], "COLLECTING");
         assert_eq!(seen["votes_missing"], 2);
@@ -120,16 +144,14 @@ async fn a_node_killed_in_the_middle_of_a_ballot_comes_back_and_agrees() {
         "--wait",
         "decided",
         "--timeout",
-        "1",
+        "5",
     ];
     home.run(&waiting).expect(5);
 
     // Killed in the middle, with its vote on the board.
     let killed = dev.pid(2);
     signal(killed, "KILL");
-    until("the process to be gone", || {
-        (!is_alive(killed)).then_some(())
-    });
+    until_gone(killed);
 
     // The others go on meanwhile, by another client.
     let third = submit(&dev, 3, "tx_001", 42, WaitFor::Recorded)
@@ -144,20 +166,7 @@ async fn a_node_killed_in_the_middle_of_a_ballot_comes_back_and_agrees() {
 
     // It comes back as another process, and agrees with all others.
     until("another process", || (dev.pid(2) != killed).then_some(()));
-    let reference = until_ballot(&dev, 1, "tx_001", |ballot| {
-        ballot.state() == BallotState::Confirmed
-    })
-    .await;
-    for number in 1..=5 {
-        let mut seen = until_ballot(&dev, number, "tx_001", |ballot| {
-            ballot.state() == BallotState::Confirmed
-        })
-        .await;
-        // How often it sent the transaction is each node's own knowledge.
-        let submission = seen.submission.as_mut().expect("a submission");
-        submission.attempts = reference.submission.as_ref().expect("one").attempts;
-        assert_eq!(seen, reference, "node{number}");
-    }
+    let reference = agreed(&dev, "tx_001").await;
     for (trustee, node) in reference.trustees.iter().zip(NODES) {
         let expected = match node {
             "node5" => Standing::Missing,
@@ -167,7 +176,12 @@ async fn a_node_killed_in_the_middle_of_a_ballot_comes_back_and_agrees() {
     }
 
     // It votes again: the first value has no effect, another is refused, for its sign
-    // guard has outlived it.
+    // guard has outlived it. (It tells of ballots before it takes votes.)
+    until("node2 to be in service", || {
+        let info = home.run(&["info", "--node", "node2", "--json"]);
+        let info = (info.code == 0).then(|| info.json())?;
+        (info["nodes"][0]["answer"]["in_service"] == true).then_some(())
+    });
     let again = submit(&dev, 2, "tx_001", 42, WaitFor::Recorded).await;
     assert!(again.is_ok_and(|answer| answer.repeated));
     let other = submit(&dev, 2, "tx_001", 43, WaitFor::Recorded).await;
@@ -227,8 +241,10 @@ async fn a_node_killed_in_the_middle_of_a_ballot_comes_back_and_agrees() {
     // The same data: the same cluster, and everything in it.
     let dev = Dev::start(&home, &[]);
     assert_eq!(dev.ready()["cluster_id"], cluster_id);
-    let ballot = until_ballot(&dev, 5, "tx_001", |_| true).await;
-    assert_eq!(ballot.state(), BallotState::Confirmed);
+    let ballot = until_ballot(&dev, 5, "tx_001", |ballot| {
+        ballot.state() == BallotState::Confirmed
+    })
+    .await;
     assert_eq!(ballot.trustees, reference.trustees);
     assert_eq!(dev.terminate(), 0);
 }
@@ -315,6 +331,8 @@ async fn ask_by_grpc(dev: &Dev, cluster_id: &str) {
             .map(|b| format!("{b:02x}"))
             .collect();
         assert_eq!(hex, cluster_id);
+        // The last answer came from another node.
+        until_ballot(dev, number, "tx_002", |_| true).await;
         let list = client.list(ListRequest::default()).await;
         let ids: Vec<_> = list
             .expect("a list")

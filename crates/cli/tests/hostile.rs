@@ -8,8 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{Dev, Home, Run, until};
-use serde_json::Value;
+use common::{Dev, Home, Run, until, until_gone};
 
 /// Runs `quorate run` for a node of a dev cluster, which must refuse to start.
 fn refused(home: &Home, config: &Path, set: &[&str]) -> Run {
@@ -40,10 +39,6 @@ fn ended(mut command: Command) -> Run {
         stdout: String::from_utf8(output.stdout).expect("text"),
         stderr: String::from_utf8(output.stderr).expect("text"),
     }
-}
-
-fn text<'a>(node: &'a Value, name: &str) -> &'a str {
-    node[name].as_str().expect("a text")
 }
 
 fn config_of(home: &Home, node: &str) -> PathBuf {
@@ -87,12 +82,11 @@ fn a_second_start_is_refused_and_the_first_goes_on() {
     // The node that runs has not noticed.
     let voted = ["vote", "tx", "--value", "1", "--node", "node1", "--json"];
     home.run(&voted).expect(0);
+    let pid = dev.pid(1);
     drop(dev);
-    // Nor may another node take the directory over when it is free.
-    let dev_is_gone = until("the port to be free", || {
-        std::net::TcpListener::bind(&endpoint).ok()
-    });
-    drop(dev_is_gone);
+    // Nor may another node take the directory over when it is free: a node lets go of its
+    // port before it lets go of that.
+    until_gone(pid);
     let other = config_of(&home, "node2");
     let other = refused(&home, &other, &[free, "node.health_addr=none", &slip]).expect(1);
     let words = "the journal belongs to node1";
@@ -107,7 +101,13 @@ fn as_who_may_not_write(home: &Home) -> Command {
         return home.command();
     }
     let binary = home.path().join("quorate");
-    std::fs::copy(env!("CARGO_BIN_EXE_quorate"), &binary).expect("a copy");
+    // By a process of its own: a file that this one has open for writing may be so in a
+    // child that another test starts at this moment, too, and could not be run then.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_quorate"))
+        .arg(&binary)
+        .status();
+    assert!(copied.expect("cp runs").success());
     let run = |program: &str, args: &[&str]| {
         let status = Command::new(program)
             .args(args)
@@ -131,14 +131,11 @@ fn as_who_may_not_write(home: &Home) -> Command {
 fn a_data_directory_that_may_not_be_written_is_named() {
     let home = Home::new();
     let dev = Dev::start(&home, &["--processes", "--nodes", "1", "--threshold", "1"]);
-    let node = dev.node(1);
     home.run(&["vote", "tx", "--value", "1", "--wait", "confirmed"])
         .expect(0);
-    let endpoint = text(&node, "endpoint").to_owned();
+    let pid = dev.pid(1);
     drop(dev);
-    drop(until("the port to be free", || {
-        std::net::TcpListener::bind(&endpoint).ok()
-    }));
+    until_gone(pid);
     let config = config_of(&home, "node1");
     let data = config.with_file_name("data");
     let run = |set: Option<&str>| {

@@ -7,7 +7,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use common::{Dev, Home, until};
+use common::{Dev, Home, until, until_streams};
 use quorate_testkit::servers::Postgres;
 use serde_json::Value;
 
@@ -238,10 +238,12 @@ fn with_a_cluster(home: &Home, seen: &mut Seen) {
 fn with_operators(seen: &mut Seen) {
     let home = &Home::new();
     let dev = Dev::start(home, &["--nodes", "4", "--threshold", "3"]);
-    until("all streams", || {
-        let peers = home.run(&["peers", "--json"]).expect(0).json();
-        let mut peers = peers["peers"].as_array().expect("peers").iter();
-        peers.all(|peer| peer["connected"] == true).then_some(())
+    // The doctor ends with 0 when nobody misses anybody.
+    for node in ["node1", "node2", "node3", "node4"] {
+        until_streams(home, node);
+    }
+    until("every node to be well", || {
+        (home.run(&["doctor", "--all"]).code == 0).then_some(())
     });
     seen.run(home, "info", &[]);
     seen.run(home, "peers", &[]);

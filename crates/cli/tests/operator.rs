@@ -5,7 +5,7 @@ mod common;
 
 use serde_json::Value;
 
-use common::{Dev, Home, PATIENCE, until};
+use common::{Dev, Home, PATIENCE, until, until_status, until_streams};
 
 const NODES: [&str; 4] = ["node1", "node2", "node3", "node4"];
 
@@ -96,16 +96,7 @@ fn everything_an_operator_sees_is_there_right_after_dev() {
     let text = home.run(&["info"]).expect(0).stdout;
     assert!(text.contains("N = 4, t = 3"), "{text}");
 
-    let peers = until("all streams", || {
-        let peers = json(&home, &["peers"]);
-        let up = |peer: &Value| peer["connected"] == true;
-        peers["peers"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .all(up)
-            .then_some(peers)
-    });
+    let peers = until_streams(&home, "node1");
     fields(&peers, &["node_id", "peers"]);
     fields(
         &peers["peers"][0],
@@ -121,6 +112,7 @@ fn everything_an_operator_sees_is_there_right_after_dev() {
         ],
     );
     assert_eq!(peers["peers"].as_array().map(Vec::len), Some(3));
+    until_streams(&home, "node2");
     let text = home.run(&["peers", "--node", "node2"]).expect(0).stdout;
     assert!(
         text.contains("as node2 sees them") && text.contains("from "),
@@ -297,6 +289,8 @@ fn one_bans_for_its_node_and_all_for_the_cluster_and_all_lift_it() {
 fn a_message_is_shown_where_it_goes_and_a_drained_node_is_gone() {
     let home = Home::new();
     let dev = dev(&home);
+    // A message goes over the stream to its node.
+    until_streams(&home, "node1");
     let mut watch = home.command();
     let watch = watch
         .args(["watch", "--node", "node2", "--json", "--from", "1"])
@@ -356,7 +350,7 @@ fn a_message_is_shown_where_it_goes_and_a_drained_node_is_gone() {
     fields(&all["nodes"][3], &["node", "ok", "error"]);
     until("the stream to node4 to end", || {
         let away = home.run(&["send", "node4", "are you there?", "--json"]);
-        (away.code == 3).then(|| assert_eq!(away.error()["reason"], "PEER_AWAY"))
+        (away.code == 3 && away.error()["reason"] == "PEER_AWAY").then_some(())
     });
     let voted = ["vote", "tx", "--value", "1", "--node", "node1,node2,node3"];
     home.run(&[&voted[..], &["--wait", "confirmed"]].concat())
@@ -378,12 +372,11 @@ fn found(report: &Value, check: &str) -> Vec<(String, String)> {
 fn the_doctor_finds_a_cluster_well_and_what_was_broken() {
     let home = Home::new();
     let dev = dev(&home);
-    until("every node to be well", || {
+    let report = until("every node to be well", || {
         let run = home.run(&["doctor", "--json"]);
         let report = run.json();
-        (run.code == 0 && report["warnings"] == 0).then_some(())
+        (run.code == 0 && report["warnings"] == 0).then_some(report)
     });
-    let report = json(&home, &["doctor"]);
     fields(&report, &["bad", "warnings", "good", "findings"]);
     fields(
         &report["findings"][0],
@@ -480,6 +473,9 @@ fn the_monitor_prints_lines_without_a_terminal_and_goes_on_when_the_node_is_gone
         &["time_ms", "node", "info", "peers", "trustees", "ballots"],
     );
     assert_eq!(look["ballots"][0]["tx_id"], "tx_001");
+    until_status(&home, "node2", "tx_001", |ballot| {
+        ballot["state"] == "COLLECTING"
+    });
     let text = home
         .run(&[
             "monitor",

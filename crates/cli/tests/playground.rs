@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use common::{Dev, Home, Run, is_alive, signal, until};
+use common::{Dev, Home, Run, is_alive, signal, until, until_status};
 use serde_json::Value;
 
 /// `quorate dev ACT` against the test's cluster.
@@ -42,11 +42,7 @@ fn vote(home: &Home, tx_id: &str, numbers: &[usize]) {
 #[track_caller]
 fn until_state(home: &Home, number: usize, tx_id: &str, state: &str) -> Value {
     let node = format!("node{number}");
-    until(&format!("{tx_id} to be {state} at {node}"), || {
-        let run = home.run(&["status", tx_id, "--node", &node, "--json"]);
-        let ballot = (run.code == 0).then(|| run.json())?;
-        (ballot["state"] == state).then_some(ballot)
-    })
+    until_status(home, &node, tx_id, |ballot| ballot["state"] == state)
 }
 
 /// A node neither takes a vote nor says that it did not: it is away.
@@ -133,8 +129,10 @@ fn survives(home: &Home, hurt: impl Fn(&[&str]) -> Value) {
     until_connected(home, 4, &["node3", "node5"]);
     vote(home, "tx_cut", &[3, 4, 5]);
     votes_in_vain(home, "tx_cut", 1);
-    let collecting = until_state(home, 3, "tx_cut", "COLLECTING");
-    assert_eq!(collecting["votes_missing"], 1);
+    let all_in = until_status(home, "node3", "tx_cut", |ballot| {
+        ballot["votes_missing"] == 1
+    });
+    assert_eq!(all_in["state"], "COLLECTING");
     let report = hurt(&["heal"]);
     assert_eq!(node(&report, 1)["part"], 1);
     assert_eq!(node(&report, 1)["board"], true);
@@ -203,7 +201,10 @@ fn a_liar_aborts_one_ballot_and_is_lost() {
     assert_eq!(node(&report, 5)["liar"], "double-vote");
     // It lies when it hears of a vote.
     vote(&home, "tx_lie", &[1]);
-    let aborted = until_state(&home, 1, "tx_lie", "ABORTED_BYZANTINE");
+    let aborted = until_status(&home, "node1", "tx_lie", |ballot| {
+        // The ban follows the end of the ballot.
+        ballot["state"] == "ABORTED_BYZANTINE" && ballot["trustees"][4]["banned"] == true
+    });
     assert_eq!(aborted["violations"][0]["node_id"], "node5");
     assert_eq!(aborted["violations"][0]["type"], "DOUBLE_VOTING");
     // The others decide without it, banned as it is.

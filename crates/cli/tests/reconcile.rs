@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Dev, Home};
+use common::{Dev, Home, until_status};
 
 const NODES: &str = "node1,node2,node3,node4";
 
@@ -70,8 +70,9 @@ fn a_board_put_back_to_an_older_copy_is_made_whole_again() {
         assert_eq!(i == 1, done.stdout.contains("reserve for lost: put back"));
     }
     let dev = Dev::start(&home, &[]);
-    let status = home.run(&["status", "lost", "--json"]).expect(0).json();
-    assert_eq!(status["state"], "CONFIRMED");
+    until_status(&home, "node1", "lost", |ballot| {
+        ballot["state"] == "CONFIRMED"
+    });
     decided(&home, "after");
     assert_eq!(dev.terminate(), 0);
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Dev, Home, free_port};
+use common::{Dev, Home, NOBODY};
 
 #[test]
 fn contexts_are_made_and_changed_by_hand() {
@@ -61,12 +61,12 @@ fn the_next_address_is_tried_when_one_does_not_answer() {
         .as_str()
         .expect("an endpoint")
         .to_owned();
-    let dead = format!("127.0.0.1:{}", free_port());
+    let dead = NOBODY;
     // Somebody who takes the connection and says nothing.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let mute = mute.local_addr().expect("an address").to_string();
     let several = format!("{dead}, {live}");
-    for (endpoint, code) in [(&*several, 0), (&*live, 0), (&*dead, 3)] {
+    for (endpoint, code) in [(&*several, 0), (&*live, 0), (dead, 3)] {
         // The files come from the context that `quorate dev` made.
         let list = ["list", "--endpoint", endpoint, "--context", "node1"];
         home.run(&list).expect(code);
@@ -92,7 +92,7 @@ fn the_next_address_is_tried_when_one_does_not_answer() {
     let lost = ["list", "--endpoint", &none, "--context", "node1", "--json"];
     let error = home.run(&lost).expect(3).error();
     let message = error["message"].as_str().expect("a message");
-    assert!(message.contains(&dead), "{message}");
+    assert!(message.contains(dead), "{message}");
     // An unknown context is named as such.
     let unknown = home.run(&["list", "--context", "nowhere"]).expect(2);
     assert!(unknown.stderr.contains("nowhere"), "{}", unknown.stderr);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Long enough for a loaded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -210,9 +210,48 @@ pub(crate) fn signal(pid: u64, name: &str) {
     assert!(status.success(), "no signal to {pid}");
 }
 
-/// Whether there is such a process.
+/// Whether there is such a process. One that has ended and that nobody has waited for
+/// yet is none: it holds nothing any more.
 pub(crate) fn is_alive(pid: u64) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // Its name stands in brackets, and may hold some itself.
+    let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    !state.starts_with(['Z', 'X'])
+}
+
+/// Waits until a process has ended: its files and its ports are free then.
+#[track_caller]
+pub(crate) fn until_gone(pid: u64) {
+    let what = format!("process {pid} to be gone");
+    until(&what, || (!is_alive(pid)).then_some(()));
+}
+
+/// What a node says of a ballot, once it is as wanted.
+#[track_caller]
+pub(crate) fn until_status(
+    home: &Home,
+    node: &str,
+    tx_id: &str,
+    is_so: impl Fn(&Value) -> bool,
+) -> Value {
+    until(&format!("{tx_id} to be as wanted at {node}"), || {
+        let run = home.run(&["status", tx_id, "--node", node, "--json"]);
+        let ballot = (run.code == 0).then(|| run.json())?;
+        is_so(&ballot).then_some(ballot)
+    })
+}
+
+/// Waits until a node has a stream to each of the others.
+#[track_caller]
+pub(crate) fn until_streams(home: &Home, node: &str) -> Value {
+    until(&format!("{node} to have all streams"), || {
+        let run = home.run(&["peers", "--node", node, "--json"]);
+        let peers = (run.code == 0).then(|| run.json())?;
+        let mut all = peers["peers"].as_array()?.iter();
+        all.all(|peer| peer["connected"] == true).then_some(peers)
+    })
 }
 
 /// CA, request, certificate, client, rules: in `certs/` and `genesis.rules`, for one
@@ -258,8 +297,6 @@ pub(crate) fn enrol(home: &Home) -> String {
     rules["cluster_id"].as_str().expect("an id").to_owned()
 }
 
-/// Bound and let go: nobody listens there now.
-pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
-}
+/// An address where nobody listens. No port that was free a moment ago: others who ask
+/// the system for a free one may be given it.
+pub(crate) const NOBODY: &str = "127.0.0.1:1";
