@@ -16,11 +16,14 @@ use quorate_testkit::{Cluster, FakeVerifier, NOW, number, ops, tx};
 use tokio::task::block_in_place;
 
 /// Longer than anything takes; only what never happens reaches it.
-const GUARD: Duration = Duration::from_secs(15);
+const GUARD: Duration = Duration::from_secs(120);
 
 async fn open(cluster: &Cluster, endpoint: String) -> Etcd {
+    let mut options = Options::new(vec![endpoint], "test");
+    // For the slowest machines.
+    options.propose_timeout = Duration::from_secs(60);
     let opened = Etcd::open(
-        Options::new(vec![endpoint], "test"),
+        options,
         Arc::clone(cluster.rules()),
         Arc::new(FakeVerifier),
         Arc::new(Plain),
