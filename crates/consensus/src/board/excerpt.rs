@@ -43,8 +43,9 @@ pub fn subject(op: &BoardOp) -> Option<TxId> {
 
 impl Board {
     /// A board of what these operations read, each of which comes with its
-    /// [`subject`]: applied to it, each comes out as it would here. Costs as much as the members and the ballots in question, and for
-    /// a reservation as the list of all nonces, not as the whole board.
+    /// [`subject`]: applied to it, each comes out as it would here. Costs as much as the
+    /// members and the ballots in question, and for a reservation as the list of all
+    /// nonces, not as the whole board.
     pub fn excerpt<'a>(
         &self,
         ops: impl IntoIterator<Item = (Option<&'a TxId>, &'a BoardOp)>,
