@@ -39,7 +39,7 @@ class Cluster:
     not touch the one of whoever runs it.
     """
 
-    START_SECONDS = 60
+    START_SECONDS = 180
     STOP_SECONDS = 40
 
     def __init__(self, binary, directory):
@@ -70,9 +70,10 @@ class Cluster:
             self.directory / "data",
             "--base-port",
             "0",
-            # Short, to see a ballot closed for good.
+            # Short, to see a ballot closed for good; long enough for the votes of all
+            # others on a slow machine.
             "--vote-timeout",
-            "15",
+            "30",
             "--ready-file",
             self.ready_path,
             *more,
@@ -103,7 +104,7 @@ class Cluster:
                 time.sleep(0.05)
         raise Miss(f"`quorate dev` wrote no ready file within {self.START_SECONDS} s")
 
-    def quorate(self, *arguments, seconds=30):
+    def quorate(self, *arguments, seconds=60):
         """Runs the binary once and gives what it printed."""
         return run([self.binary, *arguments], seconds=seconds, env=self.environment)
 

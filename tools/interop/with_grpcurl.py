@@ -180,6 +180,8 @@ def to_confirmed(clients, threshold):
 
 
 def ledger(grpcurl, threshold):
+    # It hears of the end in its own time.
+    Watch(grpcurl, TX_ID, "BALLOT_STATE_CONFIRMED").finish(30)
     ballot = grpcurl.call("Status", {"tx_id": TX_ID})["ballot"]
     check(ballot["state"] == "BALLOT_STATE_CONFIRMED", f"Status: {ballot['state']}")
     check(ballot["tally"] == [{"value": {"number": VALUE}, "count": threshold}], ballot["tally"])

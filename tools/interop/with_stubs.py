@@ -22,6 +22,8 @@ from grpc_status import rpc_status
 from cluster import check, run
 
 SECONDS = 30
+# What a watch waits for at most: a ballot's deadline is among it.
+WATCH_SECONDS = 120
 BY_NODE = "interop-python-by-node"
 BY_CLIENT = "interop-python-by-client"
 TIMED_OUT = "interop-python-timed-out"
@@ -159,7 +161,7 @@ def signed_by_nodes(api, trustees):
 def watch(api, trustee, tx_id, end):
     """The states that a ballot went through, up to the last one."""
     states = []
-    stream = trustee.stub.Watch(api.service.WatchRequest(tx_id=tx_id), timeout=SECONDS)
+    stream = trustee.stub.Watch(api.service.WatchRequest(tx_id=tx_id), timeout=WATCH_SECONDS)
     for answer in stream:
         check(answer.event.tx_id == tx_id, f"Watch shows another transaction: {answer}")
         if answer.event.WhichOneof("event") == "state_changed":
@@ -250,6 +252,8 @@ def reason(details):
 
 
 def proof_is_verified_offline(api, trustee, cluster):
+    # Another node told of its end.
+    watch(api, trustee, BY_CLIENT, end="CONFIRMED")
     request = api.service.GetCertificateRequest(tx_id=BY_CLIENT)
     proof = trustee.stub.GetCertificate(request, timeout=SECONDS).proof
     check(proof.WhichOneof("kind") == "certificate", f"no certificate: {proof}")

@@ -24,7 +24,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-PATIENCE = 60
+PATIENCE = 120
 
 STAGES = {
     "vote.receive", "vote.validate", "vote.store", "vote.count", "vote.aggregate",
@@ -367,7 +367,7 @@ def drive(run):
     ready = run.directory / "ready.json"
     with open(log, "wb") as out:
         dev = subprocess.Popen(
-            [run.binary, "dev", "--processes", "--base-port", "0", "--vote-timeout", "5",
+            [run.binary, "dev", "--processes", "--base-port", "0", "--vote-timeout", "20",
              "--ready-file", ready],
             env=run.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
         )
