@@ -157,6 +157,13 @@ impl Reader {
                 Ok(Outcome::Unchanged) => Some(Verdict::Unchanged),
                 Err(refusal) => Some(Verdict::Refused(refusal)),
             };
+            let refused = matches!(verdict, Some(Verdict::Refused(_)));
+            if refused && is_vote && !planned.batch.steps.is_empty() {
+                // Perhaps too old only because of the time of those before it, which are
+                // not in the log yet; an earlier sending of it may come before them.
+                planned.waiting.push((place, Deferred::Clashes));
+                continue;
+            }
             if let Some(verdict) = verdict {
                 planned.settled.push((place, verdict));
                 continue;
