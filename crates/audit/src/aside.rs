@@ -9,7 +9,8 @@ use serde_json::{Value as Json, json};
 
 use crate::page::{KeyRow, Page};
 use crate::parting::{
-    ACCUSATIONS, BANS, DECISIONS, KEYS, LostRow, MEMBERS, Parting, SUBMISSIONS, VIOLATIONS, VOTES,
+    ACCUSATIONS, BANS, DECISIONS, KEYS, LostPast, LostRow, MEMBERS, Parting, SUBMISSIONS,
+    VIOLATIONS, VOTES,
 };
 use crate::rows::{
     AccusationRow, BanRow, DecisionRow, ReputationRow, SubmissionRow, SubmissionState,
@@ -29,6 +30,19 @@ pub(crate) struct Shown {
     pub(crate) accusations: Vec<(u64, AccusationRow)>,
 }
 
+/// The transactions that a lost past can have touched: those of its entries, parted by
+/// spaces as `projected_entries` has them, and those that engines wrote before the
+/// projection came to them.
+pub(crate) fn touched(entries: &[String], pending: Vec<SubmissionRow>) -> BTreeSet<TxId> {
+    let named = entries
+        .iter()
+        .flat_map(|tx_ids| tx_ids.split_ascii_whitespace());
+    let named = named.filter_map(|text| TxId::new(text).ok());
+    named
+        .chain(pending.into_iter().map(|row| row.tx_id))
+        .collect()
+}
+
 /// What is set aside, beside what changes on the page.
 #[derive(Default)]
 pub(crate) struct Aside {
@@ -39,8 +53,8 @@ pub(crate) struct Aside {
 
 impl Shown {
     /// Brings the page back to what the store showed where the pasts part, and gives
-    /// what is not of that.
-    pub(crate) fn set_aside(&mut self, parting: &Parting) -> Aside {
+    /// what is not of that, but of the lost `past`.
+    pub(crate) fn set_aside(&mut self, parting: &Parting, past: &LostPast) -> Aside {
         let mut aside = Aside::default();
         self.submissions(parting, &mut aside);
         self.keys(&parting.page, &mut aside);
@@ -48,8 +62,7 @@ impl Shown {
         self.decisions(&parting.page, &mut aside);
         self.members(&parting.page, &mut aside);
         self.in_their_tables(&parting.page, &mut aside);
-        let past = parting.found.past + 1;
-        aside.rows.iter_mut().for_each(|row| row.past = past);
+        aside.rows.iter_mut().for_each(|row| row.past = past.id);
         aside
     }
 

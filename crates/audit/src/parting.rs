@@ -70,6 +70,16 @@ pub struct Parting {
 }
 
 impl Parting {
+    /// The past that is lost by it.
+    pub(crate) fn past(&self, now_ms: u64) -> LostPast {
+        LostPast {
+            id: self.found.past + 1,
+            found_at_ms: now_ms,
+            parted_at: self.last.revision,
+            reached: self.found.revision,
+        }
+    }
+
     /// The last revision that the store's past and the log both have.
     pub fn parted_at(&self) -> u64 {
         self.last.revision
@@ -218,6 +228,39 @@ impl Losses {
             .iter()
             .filter(move |row| tables.contains(&&*row.table))
     }
+}
+
+/// Says in SQL, as both databases understand it, that a row of a table which is numbered by
+/// its column id is of a lost past.
+pub(crate) fn is_lost(table: &str) -> String {
+    format!(
+        "EXISTS (SELECT 1 FROM lost_rows WHERE lost_rows.of_table = '{table}'
+             AND lost_rows.row_key = CAST({table}.id AS TEXT))"
+    )
+}
+
+/// Asks in SQL for all such rows that are of no lost past.
+pub(crate) fn all_but_lost(table: &str) -> String {
+    format!(
+        "SELECT * FROM {table} WHERE NOT {} ORDER BY id",
+        is_lost(table)
+    )
+}
+
+/// Asks in SQL for what lost pasts say of a transaction's submission; `tx_id` is the
+/// parameter that names it.
+pub(crate) fn submissions_of(tx_id: &str) -> String {
+    format!(
+        "SELECT state, account, nonce, EXISTS (
+             SELECT 1 FROM blockchain_submissions AS now WHERE now.account = lost.account
+                 AND now.nonce = lost.nonce AND now.state = 'CONFIRMED'
+             UNION ALL SELECT 1 FROM blockchain_submissions_archive AS now
+             WHERE now.account = lost.account AND now.nonce = lost.nonce
+                 AND now.state = 'CONFIRMED') AS taken
+         FROM lost_rows AS lost
+         WHERE tx_id = {tx_id} AND of_table = '{SUBMISSIONS}'
+             AND (account IS NOT NULL OR state LIKE 'ABORTED_%')"
+    )
 }
 
 pub(crate) const VIOLATIONS: &str = "byzantine_violations";

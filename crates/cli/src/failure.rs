@@ -1,6 +1,7 @@
 //! How a command fails: a message, what to try next, and the exit code that scripts
 //! rely on.
 
+use std::error::Error;
 use std::fmt;
 
 use tonic::{Code, Status};
@@ -180,7 +181,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl Error for Failure {}
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
@@ -224,14 +225,12 @@ fn exit_of(code: Code) -> Exit {
 /// Whether it was this end that gave up, when the deadline that it told the node passed.
 /// The transport says that it cancelled.
 fn has_timed_out_here(status: &Status) -> bool {
-    let mut error = std::error::Error::source(status);
-    while let Some(inner) = error {
-        if inner.is::<tonic::TimeoutExpired>() {
-            return true;
-        }
-        error = inner.source();
-    }
-    false
+    causes(status).any(|cause| cause.is::<tonic::TimeoutExpired>())
+}
+
+/// What led to it, the nearest first.
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(status.source(), |&cause| cause.source())
 }
 
 /// In TLS 1.3 a refused client learns of it at its first call, under any of these.
@@ -243,13 +242,8 @@ fn is_connection_trouble(code: Code) -> bool {
 }
 
 fn root_cause(status: &Status) -> String {
-    let mut error = std::error::Error::source(status);
-    let mut cause = status.message().to_owned();
-    while let Some(inner) = error {
-        cause = inner.to_string();
-        error = inner.source();
-    }
-    cause
+    let root = causes(status).last();
+    root.map_or_else(|| status.message().to_owned(), ToString::to_string)
 }
 
 fn connection_hint(cause: &str, endpoint: &str) -> String {

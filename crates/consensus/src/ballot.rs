@@ -8,6 +8,7 @@ use crate::ids::{NodeId, TxId};
 use crate::rules::Rules;
 use crate::statement::{ObservationBody, Vote};
 use crate::wire::{self, BallotState, SignedStatement, ViolationType};
+use crate::words::without;
 
 /// A vote as the board recorded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +108,7 @@ pub const STATES: [BallotState; 8] = [
 /// A state as people know it: without the prefix that protobuf wants. Others of its kind
 /// are in [`crate::words`].
 pub fn state_name(state: BallotState) -> &'static str {
-    let name = state.as_str_name();
-    name.strip_prefix("BALLOT_STATE_").unwrap_or(name)
+    without("BALLOT_STATE_", state.as_str_name())
 }
 
 /// Whether a state ends a ballot for its voters: nothing but the chain moves it on.

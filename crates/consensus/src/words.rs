@@ -8,7 +8,7 @@ use crate::wire::{AbortReason, AccusationKind, ChainOutcome, GoodbyeReason, Viol
 const VIOLATION: &str = "VIOLATION_TYPE_";
 const ACCUSATION: &str = "ACCUSATION_KIND_";
 
-fn without(prefix: &str, name: &'static str) -> &'static str {
+pub(crate) fn without(prefix: &str, name: &'static str) -> &'static str {
     name.strip_prefix(prefix).unwrap_or(name)
 }
 

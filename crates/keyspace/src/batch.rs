@@ -152,21 +152,22 @@ impl Reader {
                 planned.waiting.push((place, Deferred::Clashes));
                 continue;
             }
-            let verdict = match board.apply(&ask.op, ask.now_ms, self.verifier()) {
-                Ok(Outcome::Applied(_)) => None,
-                Ok(Outcome::Unchanged) => Some(Verdict::Unchanged),
-                Err(refusal) => Some(Verdict::Refused(refusal)),
-            };
-            let refused = matches!(verdict, Some(Verdict::Refused(_)));
-            if refused && is_vote && !planned.batch.steps.is_empty() {
+            match board.apply(&ask.op, ask.now_ms, self.verifier()) {
+                Ok(Outcome::Applied(_)) => {}
+                Ok(Outcome::Unchanged) => {
+                    planned.settled.push((place, Verdict::Unchanged));
+                    continue;
+                }
+                Err(refusal) if is_first => {
+                    planned.settled.push((place, Verdict::Refused(refusal)));
+                    continue;
+                }
                 // Perhaps too old only because of the time of those before it, which are
                 // not in the log yet; an earlier sending of it may come before them.
-                planned.waiting.push((place, Deferred::Clashes));
-                continue;
-            }
-            if let Some(verdict) = verdict {
-                planned.settled.push((place, verdict));
-                continue;
+                Err(_) => {
+                    planned.waiting.push((place, Deferred::Clashes));
+                    continue;
+                }
             }
             let index = planned.batch.steps.len() as u32;
             // Of a vote the first key is the vote's own.

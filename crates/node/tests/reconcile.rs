@@ -50,8 +50,8 @@ async fn shut_down(nodes: Vec<NodeHandle>) {
 }
 
 /// Waits until the last handle on the board, or on another file of SQLite, is closed:
-/// SQLite then removes its write-ahead log, and it is one file. Of two handles that close at once each
-/// may leave that to the other one; so the last handle is one of its own.
+/// SQLite then removes its write-ahead log, and it is one file. Of two handles that close
+/// at once each may leave that to the other one; so the last handle is one of its own.
 async fn closed(cluster: &Cluster, file: &str) -> PathBuf {
     let board = cluster.shared().join(file);
     let log = cluster.shared().join(format!("{file}-wal"));

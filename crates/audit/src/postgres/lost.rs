@@ -1,7 +1,5 @@
 //! Sets a lost past aside, and reads what was set aside.
 
-use std::collections::BTreeSet;
-
 use deadpool_postgres::{Client, GenericClient, Transaction};
 use quorate_consensus::TxId;
 use tokio_postgres::Row;
@@ -10,22 +8,14 @@ use tokio_postgres::types::ToSql;
 use super::columns::{Utc, Wide};
 use super::write::{self, Done, begin, column, lock, run};
 use super::{away, query};
-use crate::aside::{Aside, Shown};
+use crate::aside::{Aside, Shown, touched};
 use crate::fence::LostSubmission;
 use crate::parting::{
-    ACCUSATIONS, BANS, Losses, LostPast, LostRow, Parting, SUBMISSIONS, VIOLATIONS,
+    ACCUSATIONS, BANS, Losses, LostPast, LostRow, Parting, VIOLATIONS, all_but_lost, submissions_of,
 };
 use crate::rows::SubmissionState;
 use crate::seal::Head;
 use crate::store::AuditError;
-
-/// Whether a row of a table, numbered by its column id, is of a lost past.
-pub(super) fn is_lost(table: &str) -> String {
-    format!(
-        "EXISTS (SELECT 1 FROM lost_rows WHERE lost_rows.of_table = '{table}'
-             AND lost_rows.row_key = {table}.id::text)"
-    )
-}
 
 /// Sets aside what is of the past that parts there, in one transaction.
 pub(super) async fn set_aside(
@@ -40,13 +30,8 @@ pub(super) async fn set_aside(
         return Err(AuditError::CursorMoved { found });
     }
     let mut shown = shown(&all, head, parting.last.revision).await?;
-    let aside = shown.set_aside(parting);
-    let past = LostPast {
-        id: found.past + 1,
-        found_at_ms: now_ms,
-        parted_at: parting.last.revision,
-        reached: found.revision,
-    };
+    let past = parting.past(now_ms);
+    let aside = shown.set_aside(parting, &past);
     write(&all, &shown, &aside, &past).await.map_err(away)?;
     let sql = "UPDATE audit_cursor SET past = $1, revision = $2, digest = $3";
     let digest = parting.last.digest.as_ref().map(|digest| &digest[..]);
@@ -59,14 +44,11 @@ pub(super) async fn set_aside(
 /// The rows that entries after a revision can have touched.
 async fn shown(all: &Transaction<'_>, head: Head, after: u64) -> Result<Shown, AuditError> {
     let sql = "SELECT tx_ids FROM projected_entries WHERE revision > $1";
-    let texts: Vec<String> =
+    let entries: Vec<String> =
         query::many(all, sql, &[&Wide(after)], |row| query::get(row, "tx_ids")).await?;
-    let touched = texts.iter().flat_map(|text| text.split_ascii_whitespace());
-    let mut tx_ids: BTreeSet<TxId> = touched.filter_map(|text| TxId::new(text).ok()).collect();
-    // What an engine wrote before the projection came to it.
     let pending = Some(SubmissionState::Pending);
     let pending = query::submissions(all, pending, i32::MAX as u32).await?;
-    tx_ids.extend(pending.into_iter().map(|row| row.tx_id));
+    let tx_ids = touched(&entries, pending);
     let names: Vec<_> = tx_ids.iter().map(TxId::as_str).collect();
     lock(all, &names).await?;
     let mut page = query::page(all, head, &names).await?;
@@ -74,18 +56,14 @@ async fn shown(all: &Transaction<'_>, head: Head, after: u64) -> Result<Shown, A
     for row in query::many(all, sql, &[&names], query::key_row).await? {
         page.keys.load(row.tx_id.clone(), row);
     }
-    let of = |table: &str| {
-        let lost = is_lost(table);
-        format!("SELECT * FROM {table} WHERE NOT {lost} ORDER BY id")
-    };
     Ok(Shown {
         page,
-        violations: query::many(all, &of(VIOLATIONS), &[], query::violation_row).await?,
-        bans: query::many(all, &of(BANS), &[], |row| {
+        violations: query::many(all, &all_but_lost(VIOLATIONS), &[], query::violation_row).await?,
+        bans: query::many(all, &all_but_lost(BANS), &[], |row| {
             Ok((query::count(row, "id")?, query::ban_row(row)?))
         })
         .await?,
-        accusations: query::many(all, &of(ACCUSATIONS), &[], |row| {
+        accusations: query::many(all, &all_but_lost(ACCUSATIONS), &[], |row| {
             Ok((query::count(row, "id")?, query::accusation_row(row)?))
         })
         .await?,
@@ -136,17 +114,7 @@ pub(super) async fn submissions(
     client: &impl GenericClient,
     tx_id: &TxId,
 ) -> Result<Vec<LostSubmission>, AuditError> {
-    let sql = format!(
-        "SELECT state, account, nonce, EXISTS (
-             SELECT 1 FROM blockchain_submissions AS now WHERE now.account = lost.account
-                 AND now.nonce = lost.nonce AND now.state = 'CONFIRMED'
-             UNION ALL SELECT 1 FROM blockchain_submissions_archive AS now
-             WHERE now.account = lost.account AND now.nonce = lost.nonce
-                 AND now.state = 'CONFIRMED') AS taken
-         FROM lost_rows AS lost
-         WHERE tx_id = $1 AND of_table = '{SUBMISSIONS}'
-             AND (account IS NOT NULL OR state LIKE 'ABORTED_%')"
-    );
+    let sql = submissions_of("$1");
     query::many(client, &sql, &[&tx_id.as_str()], |row| {
         Ok(LostSubmission {
             state: query::named(row, "state", SubmissionState::parse)?,

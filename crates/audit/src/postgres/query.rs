@@ -3,6 +3,7 @@
 use deadpool_postgres::GenericClient;
 use prost::Message;
 use quorate_consensus::wire::{BallotState, BanProof, SignedStatement};
+use quorate_consensus::words::{accusation_of, violation_of};
 use quorate_consensus::{Choice, NodeId, PeerId, TxId};
 use quorate_engine::{AuditAsk, Prepared};
 use tokio_postgres::Row;
@@ -13,14 +14,13 @@ use super::{away, lost};
 use crate::fence::{self, Found};
 use crate::mark::Mark;
 use crate::page::{KeyRow, Page};
-use crate::parting::{ACCUSATIONS, BANS, VIOLATIONS};
+use crate::parting::{ACCUSATIONS, BANS, VIOLATIONS, is_lost};
 use crate::rows::{
     AccusationRow, BanRow, DecisionRow, Filter, ProofKind, ReputationRow, SubmissionCounts,
     SubmissionRow, SubmissionState, ViolationRow, VoteRow,
 };
 use crate::seal::Head;
 use crate::store::AuditError;
-use quorate_consensus::words::{accusation_of, violation_of};
 
 type Read<T> = fn(&Row) -> Result<T, AuditError>;
 
@@ -38,7 +38,7 @@ pub(super) async fn page(
     let votes = of("vote_history");
     let violations = format!(
         "SELECT * FROM byzantine_violations WHERE tx_id = ANY($1) AND NOT {}",
-        lost::is_lost(VIOLATIONS)
+        is_lost(VIOLATIONS)
     );
     let (decisions, live) = (of("decisions"), of("blockchain_submissions"));
     let archive = of("blockchain_submissions_archive");
@@ -266,7 +266,7 @@ pub(super) async fn accusations(
          WHERE ($1::text IS NULL OR tx_id = $1) AND ($2::text IS NULL OR accused = $2)
              AND NOT {}
          ORDER BY id DESC LIMIT $3",
-        lost::is_lost(ACCUSATIONS)
+        is_lost(ACCUSATIONS)
     );
     filtered(client, &sql, filter, accusation_row).await
 }
@@ -288,7 +288,7 @@ pub(super) async fn bans(
 ) -> Result<Vec<BanRow>, AuditError> {
     let sql = format!(
         "SELECT * FROM bans WHERE ($1::text IS NULL OR node_id = $1) AND NOT {} ORDER BY id",
-        lost::is_lost(BANS)
+        is_lost(BANS)
     );
     let node_id = node_id.map(NodeId::as_str);
     many(client, &sql, &[&node_id], ban_row).await

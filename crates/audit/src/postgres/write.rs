@@ -6,6 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::{Client, GenericClient, Transaction};
 use prost::Message;
 use quorate_consensus::TxId;
+use quorate_consensus::words::{accusation_word, violation_word};
 use quorate_engine::{AuditAnswer, AuditAsk};
 use tokio_postgres::types::ToSql;
 
@@ -19,7 +20,6 @@ use crate::rows::{
     AccusationRow, BanRow, DecisionRow, ReputationRow, SubmissionRow, ViolationRow, VoteRow,
 };
 use crate::store::AuditError;
-use quorate_consensus::words::{accusation_word, violation_word};
 
 /// Writes what a batch means and the revision reached, in one transaction.
 pub(super) async fn project(

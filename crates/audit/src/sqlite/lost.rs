@@ -1,28 +1,18 @@
 //! Sets a lost past aside, and reads what was set aside.
 
-use std::collections::BTreeSet;
-
 use quorate_consensus::TxId;
 use rusqlite::{Connection, Row, Transaction, params};
 
 use super::columns::{Utc, Wide};
 use super::write::{Writer, immediate};
 use super::{away, query};
-use crate::aside::{Aside, Shown};
+use crate::aside::{Aside, Shown, touched};
 use crate::fence::LostSubmission;
 use crate::parting::{
-    ACCUSATIONS, BANS, Losses, LostPast, LostRow, Parting, SUBMISSIONS, VIOLATIONS,
+    ACCUSATIONS, BANS, Losses, LostPast, LostRow, Parting, VIOLATIONS, all_but_lost, submissions_of,
 };
 use crate::rows::SubmissionState;
 use crate::store::AuditError;
-
-/// Whether a row of a table, numbered by its column id, is of a lost past.
-pub(super) fn is_lost(table: &str) -> String {
-    format!(
-        "EXISTS (SELECT 1 FROM lost_rows WHERE lost_rows.of_table = '{table}'
-             AND lost_rows.row_key = CAST({table}.id AS TEXT))"
-    )
-}
 
 /// Sets aside what is of the past that parts there, in one transaction.
 pub(super) fn set_aside(
@@ -37,13 +27,8 @@ pub(super) fn set_aside(
         return Err(AuditError::CursorMoved { found });
     }
     let mut shown = shown(&all, parting.last.revision)?;
-    let aside = shown.set_aside(parting);
-    let past = LostPast {
-        id: found.past + 1,
-        found_at_ms: now_ms,
-        parted_at: parting.last.revision,
-        reached: found.revision,
-    };
+    let past = parting.past(now_ms);
+    let aside = shown.set_aside(parting, &past);
     write(&all, &shown, &aside, &past).map_err(away)?;
     let digest = parting.last.digest;
     all.execute(
@@ -58,31 +43,24 @@ pub(super) fn set_aside(
 /// The rows that entries after a revision can have touched.
 fn shown(all: &Transaction<'_>, after: u64) -> Result<Shown, AuditError> {
     let sql = "SELECT tx_ids FROM projected_entries WHERE revision > ?1";
-    let texts: Vec<String> = query::many(all, sql, params![Wide(after)], |row| row.get(0))?;
-    let touched = texts.iter().flat_map(|text| text.split_ascii_whitespace());
-    let mut tx_ids: BTreeSet<TxId> = touched.filter_map(|text| TxId::new(text).ok()).collect();
-    // What an engine wrote before the projection came to it.
+    let entries: Vec<String> = query::many(all, sql, params![Wide(after)], |row| row.get(0))?;
     let pending = Some(SubmissionState::Pending);
     let pending = query::submissions(all, pending, i32::MAX as u32)?;
-    tx_ids.extend(pending.into_iter().map(|row| row.tx_id));
+    let tx_ids = touched(&entries, pending);
     let mut page = query::page(all, &tx_ids)?;
     for tx_id in &tx_ids {
         if let Some(row) = query::one(all, query::KEY, tx_id, query::whole_key_row)? {
             page.keys.load(tx_id.clone(), row);
         }
     }
-    let of = |table: &str| {
-        let lost = is_lost(table);
-        format!("SELECT * FROM {table} WHERE NOT {lost} ORDER BY id")
-    };
     Ok(Shown {
         tx_ids,
         page,
-        violations: query::many(all, &of(VIOLATIONS), [], query::violation_row)?,
-        bans: query::many(all, &of(BANS), [], |row| {
+        violations: query::many(all, &all_but_lost(VIOLATIONS), [], query::violation_row)?,
+        bans: query::many(all, &all_but_lost(BANS), [], |row| {
             Ok((id(row)?, query::ban_row(row)?))
         })?,
-        accusations: query::many(all, &of(ACCUSATIONS), [], |row| {
+        accusations: query::many(all, &all_but_lost(ACCUSATIONS), [], |row| {
             Ok((id(row)?, query::accusation_row(row)?))
         })?,
     })
@@ -145,17 +123,7 @@ pub(super) fn submissions(
     connection: &Connection,
     tx_id: &TxId,
 ) -> Result<Vec<LostSubmission>, AuditError> {
-    let sql = format!(
-        "SELECT state, account, nonce, EXISTS (
-             SELECT 1 FROM blockchain_submissions AS now WHERE now.account = lost.account
-                 AND now.nonce = lost.nonce AND now.state = 'CONFIRMED'
-             UNION ALL SELECT 1 FROM blockchain_submissions_archive AS now
-             WHERE now.account = lost.account AND now.nonce = lost.nonce
-                 AND now.state = 'CONFIRMED') AS taken
-         FROM lost_rows AS lost
-         WHERE tx_id = ?1 AND of_table = '{SUBMISSIONS}'
-             AND (account IS NOT NULL OR state LIKE 'ABORTED_%')"
-    );
+    let sql = submissions_of("?1");
     query::many(connection, &sql, [tx_id.as_str()], |row| {
         Ok(LostSubmission {
             state: query::named(row, "state")?,

@@ -14,7 +14,7 @@ use super::{away, lost};
 use crate::fence::{self, Found};
 use crate::mark::Mark;
 use crate::page::{KeyRow, Page};
-use crate::parting::{ACCUSATIONS, BANS, VIOLATIONS};
+use crate::parting::{ACCUSATIONS, BANS, VIOLATIONS, is_lost};
 use crate::rows::{
     AccusationRow, BanRow, DecisionRow, Filter, ReputationRow, SubmissionCounts, SubmissionRow,
     SubmissionState, ViolationRow, VoteRow,
@@ -31,7 +31,7 @@ pub(super) fn page(connection: &Connection, tx_ids: &BTreeSet<TxId>) -> Result<P
     let all = |table: &str| format!("SELECT * FROM {table} WHERE tx_id = ?1");
     let known = format!(
         "SELECT * FROM byzantine_violations WHERE tx_id = ?1 AND NOT {}",
-        lost::is_lost(VIOLATIONS)
+        is_lost(VIOLATIONS)
     );
     for tx_id in tx_ids {
         let tx = [tx_id.as_str()];
@@ -292,7 +292,7 @@ pub(super) fn accusations(
          WHERE (?1 IS NULL OR tx_id = ?1) AND (?2 IS NULL OR accused = ?2)
              AND NOT {}
          ORDER BY id DESC LIMIT ?3",
-        lost::is_lost(ACCUSATIONS)
+        is_lost(ACCUSATIONS)
     );
     filtered(connection, &sql, filter, accusation_row)
 }
@@ -314,7 +314,7 @@ pub(super) fn bans(
 ) -> Result<Vec<BanRow>, AuditError> {
     let sql = format!(
         "SELECT * FROM bans WHERE (?1 IS NULL OR node_id = ?1) AND NOT {} ORDER BY id",
-        lost::is_lost(BANS)
+        is_lost(BANS)
     );
     let node_id = node_id.map(NodeId::as_str);
     many(connection, &sql, [node_id], ban_row)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prost::Message;
 use quorate_consensus::wire::BoardEntry;
+use quorate_consensus::words::{accusation_word, violation_word};
 use quorate_consensus::{NodeId, PeerId, TxId};
 use quorate_engine::{AuditAnswer, AuditAsk};
 use rusqlite::{Connection, Params, Transaction, TransactionBehavior, params};
@@ -17,7 +18,6 @@ use crate::mark::Mark;
 use crate::page::{Page, Table};
 use crate::rows::{ReputationRow, SubmissionRow, ViolationRow, VoteRow};
 use crate::store::AuditError;
-use quorate_consensus::words::{accusation_word, violation_word};
 
 /// How far a projection is, for tests that stop it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use futures_util::future::{self, Either};
 use quorate_node::{Config, Network, Node, Parts, StartError, Stopped};
 use quorate_telemetry::LogHandle;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
@@ -96,25 +97,16 @@ pub(crate) async fn run(args: RunArgs, out: Out) -> Outcome {
     }
     let network = parts.faults.network.clone();
     parts.log = Some(handle);
-    let from_terminal = std::io::stdin().is_terminal();
     // From here on SIGTERM drains: whoever sees that it listens may send one.
-    let (end_of_terminal, terminated) = match from_terminal {
-        true => (Some(signals::until_told_to_stop()), None),
-        false => (None, Some(signals::until_terminated())),
-    };
-    let told_to_stop = async {
-        match (end_of_terminal, terminated) {
-            (Some(told), _) => told.await,
-            (_, Some(told)) => told.await,
-            (None, None) => std::future::pending().await,
-        }
-    };
-    let reread_at_hangup = (!from_terminal).then(|| signals::at_every_hangup(reread));
-    let rereading = async {
-        match reread_at_hangup {
-            Some(rereading) => rereading.await,
-            None => std::future::pending().await,
-        }
+    let (told_to_stop, rereading) = match std::io::stdin().is_terminal() {
+        true => (
+            Either::Left(signals::until_told_to_stop()),
+            Either::Left(future::pending()),
+        ),
+        false => (
+            Either::Right(signals::until_terminated()),
+            Either::Right(signals::at_every_hangup(reread)),
+        ),
     };
     let node = Node::start(parts).await.map_err(|e| not_started(&e))?;
     out.note(format!("{node_id} listens at {}", node.addr()));
