@@ -352,7 +352,8 @@ impl Handle {
             let reading = self.reading.values_mut().flatten();
             let mut jobs = self.queue.iter_mut().chain(flying).chain(reading);
             if let Some(job) = jobs.find(|job| job.attempt.ask().id() == id) {
-                job.heard = Some(reply);
+                // A later sending says nothing of the one that took effect.
+                job.heard.get_or_insert(reply);
             }
         }
     }
