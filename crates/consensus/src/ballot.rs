@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use litemap::LiteMap;
+
 use crate::choice::{Choice, Value};
 use crate::ids::{NodeId, TxId};
 use crate::rules::Rules;
@@ -61,10 +63,10 @@ pub struct Ballot {
     /// The states it went through, oldest first.
     pub path: Vec<wire::StatePassed>,
     /// The first vote of each trustee.
-    pub votes: BTreeMap<NodeId, RecordedVote>,
+    pub votes: LiteMap<NodeId, RecordedVote>,
     /// The second, other vote of those who signed two, within the window in which
     /// that proves DOUBLE_VOTING.
-    pub second_votes: BTreeMap<NodeId, Vote>,
+    pub second_votes: LiteMap<NodeId, Vote>,
     /// Those of them whose votes are struck: under `outvote`, who showed the second
     /// vote while the ballot was open.
     pub struck: BTreeSet<NodeId>,

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use litemap::LiteMap;
+
 use crate::ballot::{Ballot, RecordedVote};
 use crate::board::step::{Effect, Step, malformed};
 use crate::board::{Board, MAX_UNSTARTED, MemberState, Refusal};
@@ -196,8 +198,8 @@ fn opened(tx_id: &TxId, rules: Arc<Rules>, now_ms: u64) -> Ballot {
         revision: 0,
         reason: String::new(),
         path: Vec::new(),
-        votes: BTreeMap::new(),
-        second_votes: BTreeMap::new(),
+        votes: LiteMap::new(),
+        second_votes: LiteMap::new(),
         struck: BTreeSet::new(),
         value: None,
         reservation: None,

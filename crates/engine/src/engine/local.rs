@@ -1,7 +1,9 @@
 //! What this node alone knows about one transaction.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use litemap::LiteMap;
 
 use quorate_consensus::ballot::Ballot;
 use quorate_consensus::statement::{Abort, Decision, Observation, ObservationBody, Vote};
@@ -57,14 +59,14 @@ pub(super) struct Local {
     pub(super) own_verdict: Option<(Domain, wire::SignedStatement)>,
     pub(super) own_observation: Option<OwnObservation>,
     /// Requests that wait for the journal.
-    pub(super) parked: BTreeMap<RequestId, Submit>,
+    pub(super) parked: LiteMap<RequestId, Submit>,
     pub(super) waiters: BTreeSet<RequestId>,
     pub(super) held: Vec<Held>,
-    pub(super) decisions: BTreeMap<NodeId, Decision>,
-    pub(super) aborts: BTreeMap<NodeId, Abort>,
-    pub(super) observations: BTreeMap<NodeId, Observation>,
+    pub(super) decisions: LiteMap<NodeId, Decision>,
+    pub(super) aborts: LiteMap<NodeId, Abort>,
+    pub(super) observations: LiteMap<NodeId, Observation>,
     /// What the board is to be asked, and when, on the monotonic clock.
-    pub(super) duties: BTreeMap<Duty, u64>,
+    pub(super) duties: LiteMap<Duty, u64>,
     /// The members before this node in the order that the transaction gives them, once
     /// they were asked for: that costs a hash for each member.
     pub(super) before: Option<Arc<[NodeId]>>,

@@ -311,7 +311,7 @@ impl Engine {
             && self.board.ballot(&tx_id).is_none()
         {
             // Finished and forgotten by the board: it never starts again.
-            for request in parked.into_keys() {
+            for (request, _) in parked {
                 self.reject_closed(request, &tx_id, state);
             }
             self.drop_local(&tx_id);
