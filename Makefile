@@ -68,7 +68,7 @@ soak: ## The same for an hour (SOAK_MINUTES), past failures; they go to target/s
 .PHONY: verify
 verify: ## Check formatting, lints, docs, proto files, alerts, arrows between crates, that mutants apply, and that all that people can name has a test; writes nothing
 	@tools/setup verify
-	cargo fmt --all --check
+	rustfmt --edition 2024 --check $$(git ls-files "*.rs")
 	tools/check-arrows
 	tools/check-protos
 	tools/check-alerts
@@ -83,7 +83,7 @@ fix: ## Mend what can be mended by itself: formatting, simple lints, docs/surfac
 	@tools/setup verify
 	$(TOOLS)/bin/buf format -w
 	cargo clippy --workspace --all-targets --locked --fix --allow-dirty --allow-staged
-	cargo fmt --all
+	rustfmt --edition 2024 $$(git ls-files "*.rs")
 	cargo build --locked -p quorate-cli
 	tools/surface --write $(QUORATE)
 

@@ -171,7 +171,7 @@ impl Log {
         let mut believed = Vec::new();
         for entry in entries.map_err(|error| error.to_string())? {
             let revision = entry.revision;
-            let entry = self.board.replay(&entry, self.verifier.as_ref());
+            let entry = self.board.replay(entry, self.verifier.as_ref());
             believed.push(entry.map_err(|error| format!("entry {revision}: {error}"))?);
         }
         self.feed.push(believed);

@@ -28,7 +28,8 @@ use crate::statement::Accusation;
 use crate::verifier::Verifier;
 use crate::wire::board_op::Op;
 use crate::wire::{
-    AccusationKind, BallotState, BanProof, BoardEntry, BoardOp, SignedStatement, ViolationType,
+    AccusationKind, BallotState, BanProof, BoardEntry, BoardEvent, BoardOp, SignedStatement,
+    ViolationType,
 };
 
 pub use excerpt::subject;
@@ -196,6 +197,20 @@ impl Board {
         now_ms: u64,
         verifier: &dyn Verifier,
     ) -> Result<Outcome, Refusal> {
+        let events = self.change(op, now_ms, verifier)?;
+        Ok(match events {
+            Some(events) => Outcome::Applied(self.entry(Some(op.clone()), events)),
+            None => Outcome::Unchanged,
+        })
+    }
+
+    /// Carries an operation out; none when that changes nothing.
+    fn change(
+        &mut self,
+        op: &BoardOp,
+        now_ms: u64,
+        verifier: &dyn Verifier,
+    ) -> Result<Option<Vec<BoardEvent>>, Refusal> {
         let mut step = Step {
             revision: self.revision + 1,
             now_ms: now_ms.max(self.time_ms),
@@ -225,16 +240,21 @@ impl Board {
             Op::Boot(op) => self.boot(op, &mut step),
         }?;
         if effect == Effect::None {
-            return Ok(Outcome::Unchanged);
+            return Ok(None);
         }
         self.revision = step.revision;
         self.time_ms = step.now_ms;
-        Ok(Outcome::Applied(BoardEntry {
-            revision: step.revision,
-            time_ms: step.now_ms,
-            op: Some(op.clone()),
-            events: step.events,
-        }))
+        Ok(Some(step.events))
+    }
+
+    /// The entry of the operation that was just carried out.
+    fn entry(&self, op: Option<BoardOp>, events: Vec<BoardEvent>) -> BoardEntry {
+        BoardEntry {
+            revision: self.revision,
+            time_ms: self.time_ms,
+            op,
+            events,
+        }
     }
 
     /// Repeats an entry of a store's log and gives the entry as this board derives
@@ -244,7 +264,7 @@ impl Board {
     /// [`ReplayError`]; the board is then as it was.
     pub fn replay(
         &mut self,
-        entry: &BoardEntry,
+        entry: BoardEntry,
         verifier: &dyn Verifier,
     ) -> Result<BoardEntry, ReplayError> {
         let revision = entry.revision;
@@ -257,10 +277,10 @@ impl Board {
         if entry.time_ms < self.time_ms {
             return Err(ReplayError::Backwards { revision });
         }
-        let empty = BoardOp::default();
-        match self.apply(entry.op.as_ref().unwrap_or(&empty), entry.time_ms, verifier) {
-            Ok(Outcome::Applied(entry)) => Ok(entry),
-            Ok(Outcome::Unchanged) => Err(ReplayError::NoChange { revision }),
+        let op = entry.op.unwrap_or_default();
+        match self.change(&op, entry.time_ms, verifier) {
+            Ok(Some(events)) => Ok(self.entry(Some(op), events)),
+            Ok(None) => Err(ReplayError::NoChange { revision }),
             Err(refusal) => Err(ReplayError::Unjustified { revision, refusal }),
         }
     }

@@ -380,7 +380,7 @@ fn a_log_that_lies_is_not_believed() {
     let mut w = World::five();
     w.votes(0..3, number(1));
     let mut mirror = Board::new(w.cluster.rules().clone());
-    let mut replay = |entry: &BoardEntry| mirror.replay(entry, &FakeVerifier);
+    let mut replay = |entry: &BoardEntry| mirror.replay(entry.clone(), &FakeVerifier);
     let gap = ReplayError::Gap {
         revision: 0,
         found: 2,

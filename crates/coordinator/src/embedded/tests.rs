@@ -250,8 +250,9 @@ async fn the_file_is_trusted_for_signatures_and_for_nothing_else() {
     assert_eq!(board.head().await, Ok(2));
     let entries = board.entries(0, 9).await.unwrap();
     let mut mirror = quorate_consensus::board::Board::new(Arc::clone(bench.cluster.rules()));
-    mirror.replay(&entries[0], &FakeVerifier).unwrap();
-    mirror.replay(&entries[1], &FakeVerifier).unwrap_err();
+    let [first, second] = entries.try_into().unwrap();
+    mirror.replay(first, &FakeVerifier).unwrap();
+    mirror.replay(second, &FakeVerifier).unwrap_err();
     // What is proposed is verified.
     let mut forged = bench.cluster.vote(4, &tx("b"), number(1), NOW);
     forged.signature[0] ^= 1;

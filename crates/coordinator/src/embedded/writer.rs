@@ -70,7 +70,7 @@ impl Writer {
         notice: Arc<watch::Sender<u64>>,
     ) -> Result<Self, StoreError> {
         let mut board = Board::new(Arc::clone(&rules));
-        file::each_after(log.connection(), 0, |entry| replay(&mut board, &entry))?;
+        file::each_after(log.connection(), 0, |entry| replay(&mut board, entry))?;
         Ok(Self {
             log,
             rules,
@@ -148,7 +148,7 @@ impl Writer {
         let mut foreign = false;
         file::each_after(&transaction, board.revision(), |entry| {
             foreign = true;
-            replay(&mut board, &entry)
+            replay(&mut board, entry)
         })?;
         self.board = troubled.then(|| board.clone());
 
@@ -189,7 +189,7 @@ fn order(
     board.apply(op, now_ms, verifier)
 }
 
-fn replay(board: &mut Board, entry: &BoardEntry) -> Result<(), StoreError> {
+fn replay(board: &mut Board, entry: BoardEntry) -> Result<(), StoreError> {
     match board.replay(entry, &TrustFile) {
         Ok(_) => Ok(()),
         Err(error) => Err(StoreError::Corrupt(error.to_string())),

@@ -42,7 +42,7 @@ impl Engine {
             let Some(entry) = self.held.pop_front() else {
                 break;
             };
-            match self.board.replay(&entry, self.verifier.as_ref()) {
+            match self.board.replay(entry, self.verifier.as_ref()) {
                 Ok(derived) => {
                     for event in &derived.events {
                         self.happened(now, event, &derived);

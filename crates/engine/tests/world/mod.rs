@@ -518,7 +518,7 @@ impl World {
         self.board = Board::new(self.cluster.rules().clone());
         self.log.truncate(entries);
         for entry in &self.log {
-            self.board.replay(entry, &FakeVerifier).unwrap();
+            self.board.replay(entry.clone(), &FakeVerifier).unwrap();
         }
     }
 

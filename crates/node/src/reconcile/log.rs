@@ -117,9 +117,10 @@ async fn catch_up(stores: &Stores, board: &mut Board) -> Result<(), ReconcileErr
             return Ok(());
         }
         for entry in entries {
-            let repeated = board.replay(&entry, stores.verifier.as_ref());
+            let revision = entry.revision;
+            let repeated = board.replay(entry, stores.verifier.as_ref());
             repeated.map_err(|error| ReconcileError::Unjustified {
-                revision: entry.revision,
+                revision,
                 why: error.to_string(),
             })?;
         }

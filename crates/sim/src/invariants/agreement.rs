@@ -18,8 +18,8 @@ use quorate_consensus::wire::{SignedStatement, frame};
 use quorate_consensus::{Domain, NodeId, TxId};
 use quorate_engine::Effect;
 
-use super::{Happening, Invariant, Sort, is_binding, verified};
 use super::parsed::parse;
+use super::{Happening, Invariant, Sort, is_binding, verified};
 use crate::liars::Lie;
 use crate::world::World;
 

@@ -8,8 +8,8 @@ use quorate_consensus::statement::ObservationBody;
 use quorate_consensus::wire::ChainOutcome;
 use quorate_engine::{ChainAnswer, ChainAsk, Effect, Event, Sighting, Ticket};
 
-use super::{Happening, Invariant, Sort};
 use super::parsed::parse;
+use super::{Happening, Invariant, Sort};
 use crate::world::World;
 
 /// What an engine says of the chain is what its own endpoint showed it.

@@ -10,8 +10,8 @@ use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::{Domain, TxId};
 use quorate_engine::Effect;
 
-use super::{Happening, Invariant, Sort};
 use super::parsed::parse;
+use super::{Happening, Invariant, Sort};
 use crate::world::World;
 
 /// A finished transaction never starts again.

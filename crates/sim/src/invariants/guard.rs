@@ -10,8 +10,8 @@ use quorate_consensus::wire::board_op::Op;
 use quorate_consensus::{Choice, Domain, NodeId, TxId};
 use quorate_engine::Effect;
 
-use super::{Happening, Invariant, Sort, honest_store};
 use super::parsed::parse;
+use super::{Happening, Invariant, Sort, honest_store};
 use crate::plan::Disk;
 use crate::world::World;
 

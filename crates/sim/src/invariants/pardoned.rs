@@ -8,8 +8,8 @@ use quorate_consensus::wire::ban_proof::Kind;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{BanProof, misbehaviour};
 
-use super::{Happening, Invariant, Sort, honest_store};
 use super::parsed::parse;
+use super::{Happening, Invariant, Sort, honest_store};
 use crate::world::World;
 
 /// What was pardoned bans nobody again.

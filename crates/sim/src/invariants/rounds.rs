@@ -7,8 +7,8 @@ use quorate_consensus::statement::ObservationBody;
 use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::board_op::Op;
 
-use super::{Happening, Invariant, Sort, honest_store};
 use super::parsed::parse;
+use super::{Happening, Invariant, Sort, honest_store};
 use crate::world::World;
 
 /// Old observations conclude nothing.

@@ -12,8 +12,8 @@ use quorate_consensus::wire::board_event::Event;
 use quorate_consensus::wire::{Batch, BoardEntry, frame};
 use quorate_engine::{Effect, Event as Happens};
 
-use super::{Happening, Invariant, Sort};
 use super::parsed::parse;
+use super::{Happening, Invariant, Sort};
 use crate::world::World;
 
 /// Effects come in the order that the design asks for.
@@ -31,7 +31,13 @@ impl Invariant for Stage {
     }
 
     fn watches(&self) -> &'static [Sort] {
-        &[Sort::Entry, Sort::Event, Sort::Effect, Sort::Answered, Sort::Started]
+        &[
+            Sort::Entry,
+            Sort::Event,
+            Sort::Effect,
+            Sort::Answered,
+            Sort::Started,
+        ]
     }
 
     fn sees(&mut self, world: &World, what: &Happening<'_>) -> Result<(), String> {

@@ -12,8 +12,8 @@ use quorate_consensus::wire::{
 use quorate_consensus::{Choice, Rules, TxId, Value};
 
 use super::ledger::{Counted, Ledger, Ledgers};
-use super::{Happening, Invariant, Sort, verified};
 use super::parsed::parse;
+use super::{Happening, Invariant, Sort, verified};
 use crate::world::World;
 
 /// States move only along the table.

@@ -78,7 +78,12 @@ impl Invariant for Tampering {
 
     fn ends(&mut self, world: &World) -> Result<(), String> {
         let view = &world.store().views()[0];
-        let up = || world.places().iter().filter(|place| place.engine().is_some());
+        let up = || {
+            world
+                .places()
+                .iter()
+                .filter(|place| place.engine().is_some())
+        };
         // Somebody must have been there to put it right.
         let somebody = up().next().is_some() && up().all(|place| place.reads_whole());
         match world.store().keys() {
@@ -108,10 +113,14 @@ fn is_right(world: &World, keys: &Keys) -> Result<(), String> {
         let node_id = &member.node_id;
         let says = keys.model().get(&names::banned(node_id)).is_some();
         if says != board.is_banned(node_id) {
-            return Err(format!("the keys say of {node_id} that it is banned: {says}"));
+            return Err(format!(
+                "the keys say of {node_id} that it is banned: {says}"
+            ));
         }
     }
-    board.ballots().try_for_each(|ballot| of_ballot(keys, ballot))
+    board
+        .ballots()
+        .try_for_each(|ballot| of_ballot(keys, ballot))
 }
 
 fn of_ballot(keys: &Keys, ballot: &Ballot) -> Result<(), String> {
@@ -135,6 +144,8 @@ fn of_ballot(keys: &Keys, ballot: &Ballot) -> Result<(), String> {
     let certified = keys.model().get(&names::certificate(tx_id)).is_some();
     match certified == ballot.certificate.is_some() {
         true => Ok(()),
-        false => Err(format!("{tx_id} has a certificate in the keys: {certified}")),
+        false => Err(format!(
+            "{tx_id} has a certificate in the keys: {certified}"
+        )),
     }
 }

@@ -13,8 +13,8 @@ use quorate_consensus::{Choice, Domain, NodeId, TxId};
 use quorate_engine::Effect;
 use quorate_testkit::FakeVerifier;
 
-use super::{Happening, Invariant, Sort, verified};
 use super::parsed::parse;
+use super::{Happening, Invariant, Sort, verified};
 use crate::world::World;
 
 /// No decision under t distinct valid votes.
@@ -166,7 +166,10 @@ impl Threshold {
 }
 
 /// How many members signed a list, each statement good.
-fn signers<B: Body + Clone + 'static>(world: &World, list: &[SignedStatement]) -> Result<usize, String> {
+fn signers<B: Body + Clone + 'static>(
+    world: &World,
+    list: &[SignedStatement],
+) -> Result<usize, String> {
     let by = list
         .iter()
         .map(|signed| Ok(verified::<B>(world, signed)?.0));

@@ -10,8 +10,8 @@ use quorate_consensus::wire::{AbortReason, BallotState};
 use quorate_consensus::{Domain, TxId};
 use quorate_engine::Effect;
 
-use super::{Happening, Invariant, Sort, clocks, honest_store};
 use super::parsed::parse;
+use super::{Happening, Invariant, Sort, clocks, honest_store};
 use crate::world::World;
 
 /// What a node signs is what its own mirror of the board gives, and is one thing.

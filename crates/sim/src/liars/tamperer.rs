@@ -14,8 +14,8 @@ use quorate_consensus::statement::{
     AbortBody, AccusationBody, BootBody, DecisionBody, ObservationBody, OperatorActBody, VoteBody,
 };
 use quorate_consensus::wire::{
-    AbortReason, AccusationKind, BoardOp, ChainOutcome, Misbehaviour, OperatorActKind,
-    Reservation, SignedStatement, ban_proof::Kind,
+    AbortReason, AccusationKind, BoardOp, ChainOutcome, Misbehaviour, OperatorActKind, Reservation,
+    SignedStatement, ban_proof::Kind,
 };
 use quorate_consensus::{Choice, Value};
 use quorate_testkit::ops;

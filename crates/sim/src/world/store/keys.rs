@@ -121,7 +121,7 @@ impl Keys {
         let News::Entry(entry) = news else {
             return Ok(Some(news));
         };
-        let derived = view.board.replay(&entry, &FakeVerifier);
+        let derived = view.board.replay(entry, &FakeVerifier);
         let derived = derived.map_err(|why| format!("a reader believes {why}"))?;
         view.log.push(derived.clone());
         Ok(Some(News::Entry(derived)))
