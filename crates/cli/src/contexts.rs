@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -45,7 +46,45 @@ pub(crate) struct Contexts {
     pub(crate) contexts: BTreeMap<String, Context>,
 }
 
+impl Context {
+    /// Whether it leads to this machine alone, as those of a local cluster do.
+    fn is_local(&self) -> bool {
+        let is_local = |endpoint: &str| {
+            let host = endpoint.trim().rsplit_once(':').map(|(host, _)| host);
+            let host = host.unwrap_or_default().trim_matches(['[', ']']);
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        };
+        self.endpoint.split(',').all(is_local)
+    }
+}
+
 impl Contexts {
+    /// Takes in the contexts of a cluster on this machine, and makes its first the current
+    /// one unless that leads elsewhere: nobody who tries something may find later that a
+    /// payment went another way.
+    ///
+    /// # Errors
+    /// When one of the names is that of a context that leads elsewhere.
+    pub(crate) fn take_in(&mut self, local: Vec<(String, Context)>) -> Outcome {
+        let elsewhere = |name: &String| {
+            let known = self.contexts.get(name);
+            known.is_some_and(|known| !known.is_local())
+        };
+        if let Some((name, _)) = local.iter().find(|(name, _)| elsewhere(name)) {
+            return Err(Failure::failed(format!(
+                "the context {name:?} leads to another machine, and is not written over"
+            ))
+            .hint(
+                "give this cluster a contexts file of its own: QUORATE_CONFIG=dev.toml quorate dev",
+            ));
+        }
+        if !self.current.as_ref().is_some_and(elsewhere) {
+            self.current = local.first().map(|(name, _)| name.clone());
+        }
+        self.contexts.extend(local);
+        Ok(())
+    }
+
     /// Where the file is.
     ///
     /// # Errors
@@ -144,6 +183,37 @@ mod tests {
         };
         contexts.save(&path).unwrap();
         assert_eq!(Contexts::load(&path).unwrap(), contexts);
+    }
+
+    #[test]
+    fn a_cluster_on_this_machine_takes_no_other_clusters_place() {
+        let at = |endpoint: &str| Context {
+            endpoint: endpoint.into(),
+            ..context()
+        };
+        let here = |port: u16| vec![("node1".to_owned(), at(&format!("127.0.0.1:{port}")))];
+        let mut contexts = Contexts::default();
+        contexts.take_in(here(1)).unwrap();
+        assert_eq!(contexts.current.as_deref(), Some("node1"));
+        // Another one of this machine.
+        for known in ["localhost:9", "[::1]:9", "127.0.0.1:9,127.0.0.1:10"] {
+            contexts.contexts.insert("node1".into(), at(known));
+            contexts.take_in(here(2)).unwrap();
+            assert_eq!(contexts.contexts["node1"], at("127.0.0.1:2"));
+        }
+        // What is chosen leads elsewhere: it stays chosen.
+        let production = at("node1.example.org:9000");
+        contexts.contexts.insert("prod".into(), production.clone());
+        contexts.current = Some("prod".into());
+        contexts.take_in(here(3)).unwrap();
+        assert_eq!(contexts.current.as_deref(), Some("prod"));
+        for elsewhere in ["node1.example.org:9000", "127.0.0.1:1,10.0.0.1:1", ""] {
+            contexts.contexts.insert("node1".into(), at(elsewhere));
+            let before = contexts.clone();
+            let failure = contexts.take_in(here(4)).unwrap_err();
+            assert!(failure.message().contains("not written over"), "{failure}");
+            assert_eq!(contexts, before);
+        }
     }
 
     #[test]

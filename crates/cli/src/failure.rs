@@ -279,6 +279,14 @@ fn hint_of(code: Code, reason: Option<&str>) -> Option<String> {
             "look at it with `quorate status`; vote again under a new tx_id"
         }
         (Code::NotFound, _) => "list what there is with `quorate list`",
+        (_, Some("BANNED")) => {
+            "`quorate violations` shows why; t trustees lift a ban with `quorate unban NODE_ID`"
+        }
+        (_, Some("WRONG_ROLE")) => {
+            "use a certificate of the role that the message names; an operator's is made with \
+             `quorate certs issue --role operator` and named with `quorate config set-context \
+             NAME --operator-cert FILE --operator-key FILE`"
+        }
         (Code::PermissionDenied | Code::Unauthenticated, _) => {
             "use a client certificate of this node's own trustee: `quorate certs show FILE` names \
              its role, `quorate config get-contexts` the ones known here"

@@ -97,8 +97,8 @@ fn every_operator(contexts: &Contexts, timeout: Duration) -> Outcome<Vec<Target>
 fn no_certificate(who: &str) -> Failure {
     Failure::usage(format!("{who} has an operator's certificate")).hint(
         "make one where the trustee's own CA is, with `quorate certs issue --role operator`, and \
-         name it in the contexts file as operator_cert and operator_key (`quorate dev` does \
-         both), or give --endpoint, --cacert, --cert and --key",
+         name it with `quorate config set-context NAME --operator-cert FILE --operator-key FILE` \
+         (`quorate dev` does both), or give --endpoint, --cacert, --cert and --key",
     )
 }
 

@@ -89,6 +89,11 @@ pub async fn run_all(builder: &dyn Builder) {
         votes::every_voter_is_counted(builder),
     )
     .await;
+    check(
+        "66 voters make room",
+        votes::every_voter_makes_room(builder),
+    )
+    .await;
     check("one reservation", submission::one_reservation(builder)).await;
     check(
         "one ballot per nonce",

@@ -324,6 +324,44 @@ async fn whatever_a_stranger_writes_nobody_believes_and_nothing_is_lost() {
     assert_eq!(refused, Err(banned));
 }
 
+/// Whoever has not read the whole log shows nothing of it: an engine that is told where
+/// such a log ends would take it for all that there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handle_that_has_read_too_little_says_so_to_everybody() {
+    let servers = start(1).await;
+    let proxy = Proxy::to(servers.port(0));
+    let cluster = Cluster::new(5, 3);
+    let knows = open(&cluster, options(vec![proxy.endpoint()])).await;
+    applied(&knows, vote(&cluster, 0, "a", 1), NOW).await;
+    applied(&knows, vote(&cluster, 1, "b", 1), NOW).await;
+    let whole = log(&knows).await;
+    // While nobody sees it, a stranger deletes a record.
+    proxy.set(Way::Refuse);
+    proxy.cut();
+    let mut stranger = Client::connect(servers.endpoints(), None)
+        .await
+        .expect("a client");
+    let lost = names::vote(&tx("a"), &cluster.node_id(0));
+    let deleted = stranger.delete(format!("{PREFIX}{lost}"), None).await;
+    deleted.expect("etcd lets him");
+    let partial = open(&cluster, options(servers.endpoints())).await;
+    assert_eq!(log(&partial).await.len(), 1);
+    let mut findings = partial.findings();
+    proxy.set(Way::Forward);
+    while found(&mut findings).await.what != What::Incomplete {}
+    let says_so = |answer: Option<String>| {
+        let answer = answer.expect("no answer is given");
+        assert!(answer.contains("start this node again"), "{answer}");
+    };
+    says_so(partial.head().await.err().map(|e| e.to_string()));
+    says_so(partial.entries(0, 9).await.err().map(|e| e.to_string()));
+    let more = partial.propose(vote(&cluster, 2, "b", 1), NOW).await;
+    says_so(more.err().map(|e| e.to_string()));
+    // Started again, it reads everything.
+    let again = open(&cluster, options(servers.endpoints())).await;
+    assert_eq!(log(&again).await, whole);
+}
+
 /// What the model of etcd assumes, held against the real one: random batches give the
 /// same guards held, the same keys with the same versions, and the same changes.
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quorate_consensus::board::{Board, Outcome, Refusal};
 use quorate_consensus::wire::BoardEntry;
 use quorate_consensus::wire::board_op::Op;
-use quorate_consensus::{Rules, TxId, Verifier};
+use quorate_consensus::{NodeId, Rules, TxId, Verifier};
 
 use crate::kv::{Change, Guard, KeyValue, Step, Write};
 use crate::names::{self, Name};
@@ -123,6 +123,15 @@ struct New {
     record: Record,
     voted: Option<Voted>,
     mod_revision: u64,
+}
+
+/// What transactions have written beside their records.
+#[derive(Default)]
+struct Beside {
+    /// The counters that votes raised.
+    counters: BTreeSet<String>,
+    /// The views of bans that came too late: wrong, and in good faith.
+    late_bans: BTreeSet<String>,
 }
 
 /// How often a reader puts one record back: against somebody who deletes it over and
@@ -301,10 +310,10 @@ impl Reader {
         let head = views.iter().find(|(name, _)| *name == Name::Head);
         self.head = head.map(|(_, kv)| kv.clone());
         let first = self.at == 0;
-        self.take_records(first, puts, &mut taken);
+        let beside = self.take_records(first, puts, &mut taken);
         self.leaps.push((self.at, revision));
         for (name, kv) in &views {
-            self.check_view(name, kv, &mut taken);
+            self.check_view(name, kv, &beside, &mut taken);
         }
         // An expired ballot's votes were moved meanwhile.
         deleted.retain(|key| self.by_key.contains_key(key));
@@ -351,14 +360,16 @@ impl Reader {
                 Change::Delete(key) => deleted.push(key),
             }
         }
-        let voted = self.take_records(false, puts, &mut taken);
+        let beside = self.take_records(false, puts, &mut taken);
         for (name, kv) in &views {
             match name {
-                Name::Count(_) if !voted.contains(&kv.key) => taken.findings.push(Finding {
-                    key: kv.key.clone(),
-                    what: What::Counter,
-                }),
-                name => self.check_view(name, kv, &mut taken),
+                Name::Count(_) if !beside.counters.contains(&kv.key) => {
+                    taken.findings.push(Finding {
+                        key: kv.key.clone(),
+                        what: What::Counter,
+                    })
+                }
+                name => self.check_view(name, kv, &beside, &mut taken),
             }
         }
         for key in deleted {
@@ -384,15 +395,10 @@ impl Reader {
         taken
     }
 
-    /// Takes in keys of records, in their order; gives the counters that their votes raised.
+    /// Takes in keys of records, in their order; gives what was written beside them.
     /// On the `first` reading a record may have any place.
-    fn take_records(
-        &mut self,
-        first: bool,
-        puts: Vec<KeyValue>,
-        taken: &mut Taken,
-    ) -> BTreeSet<String> {
-        let mut counters = BTreeSet::new();
+    fn take_records(&mut self, first: bool, puts: Vec<KeyValue>, taken: &mut Taken) -> Beside {
+        let mut beside = Beside::default();
         // Of two that claim one place, the one that was written there comes first.
         let mut new: BTreeMap<(Position, bool, String), New> = BTreeMap::new();
         for kv in puts {
@@ -486,6 +492,7 @@ impl Reader {
                     key: key.clone(),
                     what: What::Backdated,
                 });
+                self.refused.insert((key.clone(), mod_revision));
                 taken.mending.push(removal(&key, mod_revision));
                 continue;
             }
@@ -504,7 +511,9 @@ impl Reader {
                     Reply::Unchanged(self.board.revision())
                 }
                 Err(refusal) => {
-                    if !can_be_late(&record, &refusal) {
+                    if can_be_late(&record, &refusal) {
+                        beside.late_bans.extend(banned_by(&record));
+                    } else {
                         taken.findings.push(Finding {
                             key: key.clone(),
                             what: What::Unjustified(refusal.to_string()),
@@ -515,10 +524,10 @@ impl Reader {
                     Reply::Refused(refusal)
                 }
             };
-            counters.extend(voted.map(|vote| vote.counter()));
+            beside.counters.extend(voted.map(|vote| vote.counter()));
             taken.replies.push((record.id, reply));
         }
-        counters
+        beside
     }
 
     /// Whether a record of this revision may have been there, and deleted before it was
@@ -614,7 +623,7 @@ impl Reader {
         }
     }
 
-    fn check_view(&mut self, name: &Name, kv: &KeyValue, taken: &mut Taken) {
+    fn check_view(&mut self, name: &Name, kv: &KeyValue, beside: &Beside, taken: &mut Taken) {
         self.has_rules |= matches!(name, Name::Rules(_));
         let write = match says(&self.board, name) {
             Says::Anything => return,
@@ -622,10 +631,12 @@ impl Reader {
             Says::Value(value) | Says::ValueOrNothing(value) => Write::put(kv.key.clone(), value),
             Says::Nothing => Write::Delete(kv.key.clone()),
         };
-        taken.findings.push(Finding {
-            key: kv.key.clone(),
-            what: What::WrongView,
-        });
+        if !beside.late_bans.contains(&kv.key) {
+            taken.findings.push(Finding {
+                key: kv.key.clone(),
+                what: What::WrongView,
+            });
+        }
         taken.mending.push(Step {
             guards: vec![Guard::At(kv.key.clone(), kv.mod_revision)],
             writes: vec![write],
@@ -650,6 +661,14 @@ fn can_be_late(record: &Record, refusal: &Refusal) -> bool {
         ),
         Some(Op::Ban(_)) => matches!(refusal, Refusal::Unproven(_) | Refusal::AdvanceFirst(_)),
         _ => false,
+    }
+}
+
+/// The view that a ban writes.
+fn banned_by(record: &Record) -> Option<String> {
+    match &record.op.op {
+        Some(Op::Ban(op)) => Some(names::banned(&NodeId::new(&op.node_id).ok()?)),
+        _ => None,
     }
 }
 

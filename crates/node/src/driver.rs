@@ -283,15 +283,7 @@ impl Driver {
                 self.ports.alerts.engine(&alert);
             }
             Message::Look(look) => look(&self.engine, now),
-            Message::Goodbye(done) => {
-                for (_, queue) in self.streams.drain() {
-                    queue.close(Goodbye {
-                        reason: GoodbyeReason::Shutdown.into(),
-                        detail: "this node stops".to_owned(),
-                    });
-                }
-                let _ = done.send(());
-            }
+            Message::Goodbye(done) => self.goodbye(done),
             Message::Waiting(answer) => {
                 self.clients.retain(|_, client| !client.is_closed());
                 let _ = answer.send(self.clients.len());
@@ -300,6 +292,18 @@ impl Driver {
             Message::Fatal(why) => return Some(Stopped::Failed(why)),
         }
         None
+    }
+
+    /// Closes all streams, because the node stops.
+    fn goodbye(&mut self, done: oneshot::Sender<()>) {
+        for (_, queue) in self.streams.drain() {
+            queue.close(Goodbye {
+                reason: GoodbyeReason::Shutdown.into(),
+                detail: "this node stops".to_owned(),
+            });
+        }
+        // Whoever asked may have gone on without.
+        let _ = done.send(());
     }
 
     /// Carries effects out: first all that must be durable, in one commit, then the
@@ -419,10 +423,11 @@ impl Driver {
             Effect::Reach { node_id, address } => self.ports.roster.learn(node_id, address),
             Effect::Admit { node_id, welcome } => self.ports.admission.set(&node_id, welcome),
             Effect::Answer { request, result } => {
-                self.traces
-                    .answered(request, result.as_ref().as_ref().err());
-                self.ports.meter.answered(&result);
+                // Who is told no more was told before, and counted.
                 if let Some(client) = self.clients.remove(&request) {
+                    self.traces
+                        .answered(request, result.as_ref().as_ref().err());
+                    self.ports.meter.answered(&result);
                     // The client may have gone; its vote is where it is.
                     let _ = client.send(*result);
                 }

@@ -38,6 +38,7 @@ pub(crate) async fn follow(
     // The engine's mirror of the board begins empty with each start.
     let mut after = 0;
     let mut away = false;
+    let mut refused = false;
     // What is kept after that is what this life believes.
     let mut known = kept.last();
     loop {
@@ -91,12 +92,17 @@ pub(crate) async fn follow(
         match fed.await {
             Ok(stands) => {
                 if stands < last {
-                    tracing::error!(
-                        stands,
-                        last,
-                        "follower.refused: the engine does not take an entry"
-                    );
-                    tokio::time::sleep(PAUSE).await;
+                    if !std::mem::replace(&mut refused, true) {
+                        tracing::error!(
+                            stands,
+                            last,
+                            "follower.refused: the engine does not take an entry"
+                        );
+                    }
+                    beats.waits(Loop::Follower, LOOK_AGAIN);
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                } else {
+                    refused = false;
                 }
                 after = stands;
             }

@@ -50,7 +50,7 @@ pub use driver::Stopped;
 pub use faults::{Faults, Freezer, OnEffect, Verdict};
 pub use health::beats::Loop;
 pub use health::{Cause, HealthLimits, Readiness};
-pub use lifecycle::{Node, NodeHandle, termination};
+pub use lifecycle::{Node, NodeHandle};
 pub use metrics::Counts;
 pub use network::{Hurt, Network};
 pub use parts::{Limits, Parts, StartError};

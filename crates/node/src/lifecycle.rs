@@ -10,7 +10,7 @@ mod threads;
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use quorate_audit::{AuditError, AuditStore};
 use quorate_consensus::NodeId;
@@ -25,7 +25,7 @@ use crate::alerts::Alerts;
 use crate::certificates::{self, Certificates};
 use crate::clock::{Clock, wall_ms};
 use crate::collector::Collector;
-use crate::driver::{Driver, Ports, Pulse};
+use crate::driver::{Driver, Ports, Pulse, Stopped};
 use crate::exchange::{Admission, Dialler, Roster, Sessions};
 use crate::feed::Feed;
 use crate::follower;
@@ -51,10 +51,10 @@ use crate::service::{Api, GateRules, Quota};
 use crate::strangers;
 use crate::traces::{Rows, Traces};
 
-pub use handle::{NodeHandle, termination};
+pub use handle::NodeHandle;
 
 use handle::Running;
-use threads::{Life, Threads, end_threads};
+use threads::{Life, Starting, Threads};
 
 /// Direct messages that a watcher may be behind before it misses some.
 const MESSAGES: usize = 64;
@@ -113,32 +113,40 @@ impl Node {
             .build()
             .map_err(|e| runtime_failed(&e))?;
         let (ready, started) = oneshot::channel();
-        let slot = Arc::new(Mutex::new(Threads::Starting));
+        let on_them = runtime.handle().clone();
+        let threads = Threads::of(runtime);
+        let starting = Starting::on(&threads);
         let ended = watch::Sender::new(None);
         let life = Life {
-            slot: slot.clone(),
+            threads: threads.clone(),
             ended: ended.clone(),
         };
-        runtime.spawn(async move {
-            // Whoever started it may have gone; then the handle is dropped, and with
-            // it this runtime.
+        on_them.spawn(async move {
+            // Whoever started it may have gone, and these threads with it.
             let _ = ready.send(assemble(parts, engine, (journal, kept), life).await);
         });
-        let running = started.await;
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Threads::Running(runtime);
-        let running = match running {
+        let running = match started.await {
             Ok(Ok(running)) => running,
             Ok(Err(error)) => {
-                end_threads(&slot).await;
+                threads.end().await;
                 return Err(error);
             }
-            Err(_) => {
-                end_threads(&slot).await;
+            Err(_) if threads.end().await => {
                 return Err(runtime_failed(&"the node's start panicked"));
             }
+            // The driver failed meanwhile, and ends them.
+            Err(_) => {
+                let mut stopped = ended.subscribe();
+                let why = match stopped.wait_for(Option::is_some).await.as_deref() {
+                    Ok(Some(Stopped::Failed(why))) => why.clone(),
+                    _ => "the node ended while it started".to_owned(),
+                };
+                return Err(runtime_failed(&why));
+            }
         };
+        starting.done();
         tracing::info!(%node_id, addr = %running.addr, "node.started");
-        Ok(NodeHandle::of(node_id, running, slot, ended.subscribe()))
+        Ok(NodeHandle::of(node_id, running, threads, ended.subscribe()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a node is assembled from, and how it is assembled from a configuration.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -280,11 +280,7 @@ impl Parts {
 
     /// Where the others reach this node.
     pub(crate) fn advertised(&self) -> Option<Address> {
-        let listens = || {
-            let addr = self.listener.local_addr().ok()?;
-            // 0.0.0.0 is everybody's own machine.
-            (!addr.ip().is_unspecified()).then(|| Address::new(&addr.to_string()).ok())?
-        };
+        let listens = || default_address(self.listener.local_addr().ok()?);
         self.advertise.clone().or_else(listens)
     }
 
@@ -337,6 +333,12 @@ impl Parts {
         }
         Ok(())
     }
+}
+
+/// What is advertised of a node that listens there unless its configuration says more:
+/// 0.0.0.0 is everybody's own machine.
+pub(crate) fn default_address(listens: SocketAddr) -> Option<Address> {
+    (!listens.ip().is_unspecified()).then(|| Address::new(&listens.to_string()).ok())?
 }
 
 /// The rules in force that a configuration names, held against it. Reads the rules file

@@ -6,7 +6,7 @@
 //! clocks that it could read say so, and it could read two of them, or that of everybody
 //! else in a cluster of two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -89,6 +89,8 @@ pub(crate) struct Whereabouts {
 pub(crate) struct PeerClocks {
     clock: Clock,
     allowed_ms: u64,
+    /// All members but this node.
+    members: BTreeSet<NodeId>,
     /// So many clocks must have been read before they are believed.
     least: usize,
     readings: Mutex<BTreeMap<NodeId, Reading>>,
@@ -127,7 +129,12 @@ impl PeerClocks {
             roster,
         } = peers;
         let unseen = bootstrap.len();
-        let clocks = Arc::new(Self::new(clock, allowed_ms, members.len(), unseen));
+        let clocks = Arc::new(Self::new(
+            clock,
+            allowed_ms,
+            members.iter().cloned(),
+            unseen,
+        ));
         for member in members {
             let of_member = |peer: &&PeerAddress| peer.node_id.as_ref() == Some(&member);
             let configured = bootstrap.iter().find(of_member).cloned();
@@ -143,11 +150,18 @@ impl PeerClocks {
         clocks
     }
 
-    fn new(clock: Clock, allowed_ms: u64, others: usize, unseen: usize) -> Self {
+    fn new(
+        clock: Clock,
+        allowed_ms: u64,
+        members: impl IntoIterator<Item = NodeId>,
+        unseen: usize,
+    ) -> Self {
+        let members: BTreeSet<_> = members.into_iter().collect();
         Self {
             clock,
             allowed_ms,
-            least: others.min(2),
+            least: members.len().min(2),
+            members,
             readings: Mutex::default(),
             unseen: watch::Sender::new(unseen),
         }
@@ -237,15 +251,20 @@ impl PeerClocks {
             .and_then(|text| text.parse().ok())
             .ok_or("it does not tell its time")?;
         let middle = asked / 2 + answered / 2;
-        self.note(node_id, signed(middle) - signed(theirs));
-        Ok(())
+        self.note(node_id, signed(middle) - signed(theirs))
     }
 
-    fn note(&self, node_id: NodeId, ahead_ms: i64) {
+    /// Believes a clock, if it is another member's: an address may lead to this node
+    /// itself, and a clock agrees with itself.
+    fn note(&self, node_id: NodeId, ahead_ms: i64) -> Result<(), String> {
+        if !self.members.contains(&node_id) {
+            return Err(format!("{node_id} is no other member"));
+        }
         let base_ms = self.base_ms();
         let reading = Reading { ahead_ms, base_ms };
         self.readings().insert(node_id, reading);
         self.unseen.send_replace(0);
+        Ok(())
     }
 
     fn base_ms(&self) -> i64 {
@@ -363,12 +382,29 @@ impl Coordinator for InTime {
 mod tests {
     use super::*;
 
+    fn id(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    /// Of a node that has so many others beside it.
     fn clocks(others: usize, readings: &[(&str, i64)]) -> PeerClocks {
-        let clocks = PeerClocks::new(Clock::start(0), 30_000, others, 0);
+        let members = ["a", "b", "c", "d"].map(id);
+        let members = members.into_iter().take(others);
+        let clocks = PeerClocks::new(Clock::start(0), 30_000, members, 0);
         for (peer, ahead) in readings {
-            clocks.note(NodeId::new(peer).unwrap(), *ahead);
+            clocks.note(id(peer), *ahead).unwrap();
         }
         clocks
+    }
+
+    #[tokio::test]
+    async fn an_own_clock_and_a_strangers_say_nothing() {
+        let clocks = clocks(1, &[]);
+        for stranger in ["self", "b"] {
+            clocks.note(id(stranger), 0).unwrap_err();
+        }
+        clocks.note(id("a"), 300_000).unwrap();
+        assert!(clocks.off().is_some(), "two agree with this clock");
     }
 
     #[tokio::test]
@@ -410,10 +446,11 @@ mod tests {
             began.elapsed().as_millis()
         };
         // Nobody was looked at yet; and of a second look there is no need.
-        let unseen = PeerClocks::new(Clock::start(0), 30_000, 4, 1);
+        let members = ["a", "b", "c", "d"].map(id);
+        let unseen = PeerClocks::new(Clock::start(0), 30_000, members, 1);
         assert!((1_000..1_010).contains(&waits(&unseen).await));
         // One was, and its clock says that ours is off.
-        unseen.note(NodeId::new("a").unwrap(), 300_000);
+        unseen.note(id("a"), 300_000).unwrap();
         assert!((3_900..4_010).contains(&waits(&unseen).await));
         assert!(unseen.is_doubtful());
         assert_eq!(waits(&unseen).await, 0);
@@ -421,7 +458,7 @@ mod tests {
         let doubtful = clocks(4, &[("a", 300_000)]);
         let second = async {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            doubtful.note(NodeId::new("b").unwrap(), 0);
+            doubtful.note(id("b"), 0).unwrap();
         };
         let (waited, ()) = tokio::join!(waits(&doubtful), second);
         assert!((2_000..2_010).contains(&waited));

@@ -63,22 +63,6 @@ pub async fn open_record(config: Config) -> Result<Arc<dyn AuditStore>, StartErr
     .await
 }
 
-/// The rules that a node's configuration names, checked against what it pins and says.
-///
-/// # Errors
-/// [`StartError`], for instance when they are of another cluster.
-pub fn rules_of_config(config: &Config) -> Result<Arc<Rules>, StartError> {
-    let consensus = &config.consensus;
-    let verifier = CachedVerifier::default();
-    let (_, all) = read_rules(&consensus.rules_path, consensus.cluster_id, &verifier)?;
-    let rules = all.last().cloned().ok_or_else(|| StartError::Rules {
-        path: consensus.rules_path.clone(),
-        reason: "holds no rules document".to_owned(),
-    })?;
-    config.check(&rules)?;
-    Ok(rules)
-}
-
 /// What keeps the board, as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoardLook {

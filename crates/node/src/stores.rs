@@ -84,13 +84,15 @@ fn dial(section: &EtcdSection) -> Result<Arc<dyn Dial>, StartError> {
     Ok(Arc::new(Secured(tls)))
 }
 
-/// Connections by TLS, to the endpoints that ask for it.
+/// Connections by TLS, and no others.
 struct Secured(OutwardTls);
 
 impl Dial for Secured {
     fn channel(&self, endpoint: Endpoint, tls: bool) -> Result<Channel, StoreError> {
         if !tls {
-            return Plain.channel(endpoint, false);
+            let why =
+                "certificates for etcd are configured: its endpoints must begin with https://";
+            return Err(StoreError::Unavailable(why.to_owned()));
         }
         let opened = self.0.channel(endpoint);
         opened.map_err(|error| StoreError::Unavailable(error.to_string()))

@@ -8,6 +8,7 @@ use std::time::Duration;
 use quorate_chain::{BlockTransaction, Chain};
 use quorate_consensus::Rules;
 use quorate_coordinator::Coordinator;
+use quorate_engine::Engine;
 use tokio::sync::watch;
 
 use crate::alerts::{Alerts, Name};
@@ -23,6 +24,9 @@ const MOST_BLOCKS: usize = 256;
 
 /// How many transactions are remembered as told of.
 const TOLD: usize = 1024;
+
+/// How long this node may take to believe what the board has.
+const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// What is needed to tell a stranger's transaction.
 pub(crate) struct Watch {
@@ -119,8 +123,15 @@ impl Watch {
         let Ok(head) = self.coordinator.head().await else {
             return Ok(None);
         };
-        let caught_up = self.pulse.wait_for(|pulse| pulse.revision >= head).await;
-        caught_up.map_err(|_| Gone)?;
+        let believes = move |engine: &Engine| (engine.board().revision() >= head).then_some(());
+        let caught_up = self.mailbox.until(&self.pulse, believes);
+        match tokio::time::timeout(CATCH_UP, caught_up).await {
+            Ok(caught_up) => caught_up?,
+            // It may never believe so much of a store that was tampered with; and what
+            // it does not believe explains nothing.
+            Err(_) if self.mailbox.look(|engine, _| engine.is_stopped()).await? => {}
+            Err(_) => return Ok(None),
+        }
         reserved(&self.mailbox).await.map(Some)
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::sync::mpsc;
@@ -23,6 +23,9 @@ use crate::registry::{NewConnection, Registry, Share};
 /// A pause after an accept that failed, so that a process without free file
 /// descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often one kind of refusal is told of at most; all are counted.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// Limits of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +102,25 @@ struct Shared {
     registry: Registry,
     options: ListenerOptions,
     counters: Arc<Counters>,
+    told: Told,
     observer: Option<Observer>,
+}
+
+/// When each kind of refusal was told of last.
+#[derive(Debug, Default)]
+struct Told(Mutex<BTreeMap<&'static str, Instant>>);
+
+impl Told {
+    /// Whether a refusal is to be told of now: a line for each connection of a flood
+    /// would be a flood.
+    fn is_due(&self, label: &'static str, now: Instant) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.get(label).is_none_or(|at| now >= *at + TOLD_EVERY);
+        if due {
+            last.insert(label, now);
+        }
+        due
+    }
 }
 
 impl Listener {
@@ -130,6 +151,7 @@ impl Listener {
             registry,
             options,
             counters: Arc::default(),
+            told: Told::default(),
             observer: None,
         };
         Self {
@@ -150,6 +172,7 @@ impl Listener {
             registry: self.shared.registry.clone(),
             options: self.shared.options,
             counters: Arc::clone(&self.shared.counters),
+            told: Told::default(),
             observer: Some(Arc::new(observer)),
         };
         Self {
@@ -230,7 +253,7 @@ impl Shared {
     fn refuse(&self, from: SocketAddr, refused: &Refused) {
         self.counters.count(refused);
         let (label, reason) = (refused.label(), story(refused));
-        if refused.is_noise() {
+        if refused.is_noise() || !self.told.is_due(label, Instant::now()) {
             tracing::debug!(%from, label, reason, "connection.refused");
         } else {
             tracing::warn!(%from, label, reason, "connection.refused");
@@ -270,4 +293,19 @@ async fn handshake(
     let registration = shared.registry.register_within(new, &share)?;
     let patience = shared.options.first_words_timeout;
     Ok(Connection::incoming(stream, registration, patience))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_told_of_once_a_second_and_hides_no_other_refusal() {
+        let (told, began) = (Told::default(), Instant::now());
+        assert!(told.is_due("plaintext", began));
+        let soon = began + TOLD_EVERY / 2;
+        assert!(!told.is_due("plaintext", soon));
+        assert!(told.is_due("expired", soon));
+        assert!(told.is_due("plaintext", began + TOLD_EVERY));
+    }
 }

@@ -19,7 +19,9 @@ Examples:
   quorate ban node3 --node node1,node2
 
 An operator acts on its own node: that refuses the trustee at once, and puts its signed accusation
-on the board. The cluster bans when t trustees accuse. Repeating it is safe.";
+on the board. The cluster bans when t trustees accuse. Agree with the other operators first: you
+cannot take it back alone. Your node refuses the trustee until t have banned it and t have lifted
+the ban. Repeating it is safe.";
 
 /// Refuse and accuse a trustee; t accusations ban it
 #[derive(Debug, Args)]

@@ -24,7 +24,7 @@ Examples:
   quorate dev --processes --ready-file ready.json     each node a process of its own
   quorate dev --clean --seed 7                        a new cluster with the keys of seed 7
   quorate dev status                                  while it runs, in another terminal
-  quorate dev lie node5 equivocate
+  quorate dev lie node5 double-vote
 
 While it runs, the commands above hurt it: docs/playground.md has a session.
 
@@ -281,17 +281,13 @@ fn remove(file: &Path) -> Outcome {
     }
 }
 
-/// One context per node; the first becomes the current one.
+/// One context per node; see [`Contexts::take_in`].
 fn write_contexts(cluster: &Cluster) -> Outcome<PathBuf> {
     let path = Contexts::path()?;
     let mut contexts = Contexts::load(&path)?;
-    let node_ids = cluster.node_ids();
-    for node_id in &node_ids {
-        contexts
-            .contexts
-            .insert(node_id.to_string(), cluster.context(node_id));
-    }
-    contexts.current = node_ids.first().map(ToString::to_string);
+    let local = cluster.node_ids().into_iter();
+    let local = local.map(|id| (id.to_string(), cluster.context(&id)));
+    contexts.take_in(local.collect())?;
     contexts.save(&path)?;
     Ok(path)
 }
@@ -301,7 +297,7 @@ fn print(cluster: &Cluster, contexts: &Path, out: Out) {
     out.json(&json!({ "event": "ready", "contexts": contexts, "cluster": ready }));
     let rules = cluster.rules();
     out.line(format!(
-        "{} cluster: N = {} trustees, t = {} equal votes decide, f = {} liars tolerated",
+        "{} cluster: N = {} trustees, t = {} equal votes decide, {} may be away",
         if cluster.continued() {
             "continuing a"
         } else {
@@ -309,7 +305,7 @@ fn print(cluster: &Cluster, contexts: &Path, out: Out) {
         },
         rules.total(),
         rules.threshold(),
-        rules.tolerated()
+        rules.total() - rules.threshold()
     ));
     if cluster.seeded() {
         out.note(
@@ -378,7 +374,7 @@ fn print(cluster: &Cluster, contexts: &Path, out: Out) {
         "  quorate test-byzantine --test-type double-vote{where_it_is}"
     ));
     out.line(format!(
-        "  quorate dev lie node5 equivocate{where_it_is}       then vote, and see docs/playground.md"
+        "  quorate dev lie node5 double-vote{where_it_is}       then vote, and see docs/playground.md"
     ));
     if let Some(node) = ready.nodes.first() {
         out.line(format!(

@@ -77,7 +77,7 @@ Examples:
     /// others vote
     #[command(after_help = "\
 Examples:
-  quorate dev lie node5 equivocate
+  quorate dev lie node5 double-vote
   quorate dev lie node5 silent
   quorate dev start node5                     an honest node again")]
     Lie {

@@ -12,15 +12,15 @@ use crate::output::{Out, Tone};
 
 const EXAMPLES: &str = "\
 Examples:
-  quorate doctor                                   every node whose operator certificate is held here
-  quorate doctor --config /etc/quorate/config.toml   one node, on its own machine
-  quorate doctor --config config.toml --all        both
+  quorate doctor                              every node whose operator certificate is held
+  quorate doctor --config config.toml         one node, on its own machine
+  quorate doctor --config config.toml --all   both
   quorate doctor --json | jq '.findings[] | select(.level != \"good\")'
 
-Asked by their operators, nodes tell whether they are ready, and are held against each other: clocks,
-versions, rules. From its configuration a node's keys, certificate and names, ports, directories,
-stores and peers are looked at, whether it runs or not. Nothing is changed. Ends with 1 if something
-is bad.";
+Asked by their operators, nodes tell whether they are ready, and are held against each other:
+clocks, versions, rules. From its configuration a node's keys, certificate and names, ports,
+directories, stores and peers are looked at, whether it runs or not. Nothing is changed. Ends with
+1 if something is bad.";
 
 /// Look for what is wrong with nodes, and say what to do
 #[derive(Debug, Args)]

@@ -15,8 +15,8 @@ Examples:
   quorate drain --node node2
   quorate drain --all              ends every node whose operator certificate the contexts hold
 
-The node takes nothing new, answers those who wait, and ends within 30 s. Whether it is started again
-is its service manager's to say.";
+The node takes nothing new, answers those who wait, and ends within 30 s. Whether it is started
+again is its service manager's to say.";
 
 /// Have a node drain and end
 #[derive(Debug, Args)]

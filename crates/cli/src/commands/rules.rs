@@ -375,10 +375,10 @@ fn print_text(out: Out, rules: &Rules) {
         short_hex(&rules.digest().0)
     ));
     out.line(format!(
-        "decides     t = {} of N = {} (tolerates f = {} liars); dissent: {}, silence: {}",
+        "decides     t = {} of N = {} ({} may be away); dissent: {}, silence: {}",
         rules.threshold(),
         rules.total(),
-        rules.tolerated(),
+        rules.total() - rules.threshold(),
         dissent_word(rules.dissent()),
         silence_word(rules.silence())
     ));

@@ -66,12 +66,18 @@ pub(crate) async fn run(args: UnbanArgs, out: Out) -> Outcome {
         "lifted": round.good().any(|answer| answer.lifted),
         "nodes": round.json("UnbanResponse"),
     }));
-    round.shown(out, told)
+    let was_banned = round.good().any(|answer| !answer.lifted);
+    let lifted = was_banned && round.good().any(|answer| answer.lifted);
+    let shown = round.shown(out, told);
+    if lifted {
+        out.line(format!("the ban of {node_id} is lifted"));
+    }
+    shown
 }
 
 fn told(answer: &UnbanResponse) -> String {
     if answer.lifted {
-        return format!("{} is not banned", answer.node_id);
+        return format!("{} is not banned (any more)", answer.node_id);
     }
     format!(
         "said so; {} of {} have: {}",

@@ -11,7 +11,8 @@ use quorate_consensus::Rules;
 use quorate_crypto::SigningKey;
 use quorate_node::Config;
 use quorate_node::config::{CoordinatorKind, PeerAddress};
-use quorate_node::record::{look_at_board, open_record, rules_of_config};
+use quorate_node::parts::configured_rules;
+use quorate_node::record::{look_at_board, open_record};
 use quorate_tls::pki::{self, CertFacts, Verify};
 use quorate_tls::{ClientPaths, ClientTls, DialOptions, ExpectedPeer, Registry, dial};
 use tokio::net::TcpStream;
@@ -51,7 +52,7 @@ pub(crate) async fn examine(path: &Path, findings: &mut Findings) {
 
 fn rules(config: &Config, findings: &mut Findings) -> Option<std::sync::Arc<Rules>> {
     let file = config.consensus.rules_path.display();
-    match rules_of_config(config) {
+    match configured_rules(config) {
         Err(error) => {
             let advice = "get the rules document that all trustees have, compare its id with \
                           `quorate rules show`, and pin that with `quorate rules accept`";

@@ -108,8 +108,14 @@ fn one(node: &Seen, findings: &mut Findings) {
         let (word, _) = crate::commands::peers::stream_word(peer);
         let advice = match (peer.banned, peer.refused, peer.connected) {
             (_, false, true) => continue,
-            (true, ..) => "`quorate violations` shows why; `quorate unban` lifts it",
-            (_, true, _) => "this node refuses it: `quorate violations` shows its accusation",
+            (true, ..) => {
+                "nothing, if the ban is right: `quorate violations` shows why; it ends when t \
+                 trustees say `quorate unban`"
+            }
+            (_, true, _) => {
+                "settle it with the other operators: `quorate violations` shows this node's \
+                 accusation, and it ends only with a ban by t that t lift"
+            }
             _ => {
                 "see that it runs, that the two reach each other, and what `quorate doctor \
                   --config FILE` says on its machine"

@@ -22,6 +22,9 @@ const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// How many keys one answer of the first reading holds.
 const PAGE: i64 = 2_000;
 
+/// How many it holds at least, when more are too many to arrive.
+const LEAST_PAGE: i64 = 30;
+
 /// A name and a password.
 #[derive(Clone)]
 pub struct User {
@@ -225,26 +228,31 @@ impl Connection {
         let (member, client) = self.client().await.map_err(|error| Failure {
             certain: true,
             lasting: false,
+            large: false,
             why: error.to_string(),
         })?;
-        let (certain, lasting, why) =
-            match tokio::time::timeout(self.timeout, request(client)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => {
-                    let lasting = is_lasting(&error);
-                    (lasting, lasting, error.to_string())
+        let mut failure = match tokio::time::timeout(self.timeout, request(client)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => {
+                let lasting = is_lasting(&error);
+                Failure {
+                    certain: lasting,
+                    lasting,
+                    large: is_too_large(&error),
+                    why: error.to_string(),
                 }
-                Err(_) => (false, false, format!("no answer within {:?}", self.timeout)),
-            };
-        let why = match lasting {
-            true => why,
-            false => self.failed(member, why).to_string(),
+            }
+            Err(_) => Failure {
+                certain: false,
+                lasting: false,
+                large: true,
+                why: format!("no answer within {:?}", self.timeout),
+            },
         };
-        Err(Failure {
-            certain,
-            lasting,
-            why,
-        })
+        if !failure.lasting {
+            failure.why = self.failed(member, failure.why).to_string();
+        }
+        Err(failure)
     }
 
     /// Carries out a batch.
@@ -348,11 +356,12 @@ impl Connection {
         let end = translate::end_of(&self.prefix);
         let mut from = self.prefix.clone().into_bytes();
         let mut at = 0;
+        let mut limit = PAGE;
         let mut all = Vec::new();
         loop {
             let mut options = GetOptions::new()
                 .with_range(end.clone())
-                .with_limit(PAGE)
+                .with_limit(limit)
                 .with_sort(SortTarget::Key, SortOrder::Ascend);
             if at > 0 {
                 options = options.with_revision(at);
@@ -363,7 +372,15 @@ impl Connection {
                     let mut kv = client.kv_client().max_decoding_message_size(MAX_MESSAGE);
                     kv.get(key, Some(options)).await
                 })
-                .await?;
+                .await;
+            let page = match page {
+                Ok(page) => page,
+                Err(failure) if failure.large && limit > LEAST_PAGE => {
+                    limit = (limit / 8).max(LEAST_PAGE);
+                    continue;
+                }
+                Err(failure) => return Err(failure.into()),
+            };
             if at == 0 {
                 at = page.header().map_or(0, |header| header.revision());
             }
@@ -421,6 +438,8 @@ struct Failure {
     certain: bool,
     /// Another member will say the same.
     lasting: bool,
+    /// A smaller answer may arrive.
+    large: bool,
     why: String,
 }
 
@@ -453,6 +472,11 @@ fn is_lasting(error: &Error) -> bool {
         ),
         _ => false,
     }
+}
+
+/// Whether the answer was larger than [`MAX_MESSAGE`].
+pub(super) fn is_too_large(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status) if status.code() == Code::OutOfRange)
 }
 
 fn unsigned(revision: i64) -> u64 {

@@ -8,12 +8,17 @@ use etcd_client::WatchResponse;
 use quorate_consensus::{Rules, rules};
 use quorate_keyspace::{Change, Guard, KeyValue, Past, Resume, Step, Taken, Write, names};
 
+use super::connection::is_too_large;
 use super::shared::Shared;
 use super::translate;
 use crate::api::StoreError;
 
 /// The first and the longest pause after trouble.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// After how long a silence another member is tried when somebody waits: at first, and
+/// at most.
+const SILENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// How often a store that is being tampered with is read before a node starts on it.
 const READINGS: u32 = 5;
@@ -80,11 +85,40 @@ fn check_owner(shared: &Shared, all: &[KeyValue]) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// How patient the follower is.
+struct Patience {
+    /// The pause before it goes on after trouble.
+    pause: Duration,
+    /// A member that says nothing for so long is left when somebody waits. What it says
+    /// may be large, and slow to arrive: each time in vain it is given longer.
+    silence: Duration,
+}
+
+impl Patience {
+    fn fresh() -> Self {
+        Self {
+            pause: PAUSE.0,
+            silence: SILENCE.0,
+        }
+    }
+}
+
+/// Ends the handle when the follower ends, whatever ends it: nobody may wait for what is
+/// never read.
+struct Ends(Arc<Shared>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// Follows the store for as long as the handle lives.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut pause = PAUSE.0;
+    let _ends = Ends(Arc::clone(&shared));
+    let mut patience = Patience::fresh();
     loop {
-        let followed = follow(&shared, &mut pause).await;
+        let followed = follow(&shared, &mut patience).await;
         if let Err(error) = followed {
             tracing::debug!(%error, "etcd.follow");
         }
@@ -92,13 +126,13 @@ pub(super) async fn run(shared: Arc<Shared>) {
             return;
         }
         shared.connection.turn();
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE.1);
+        tokio::time::sleep(patience.pause).await;
+        patience.pause = (patience.pause * 2).min(PAUSE.1);
     }
 }
 
 /// Follows one member until it fails, or must be read anew.
-async fn follow(shared: &Arc<Shared>, pause: &mut Duration) -> Result<(), StoreError> {
+async fn follow(shared: &Arc<Shared>, patience: &mut Patience) -> Result<(), StoreError> {
     let mark = shared.reader().mark();
     let at = mark.revision();
     let then = shared.connection.at(names::HEAD, at).await?;
@@ -109,13 +143,27 @@ async fn follow(shared: &Arc<Shared>, pause: &mut Duration) -> Result<(), StoreE
     }
     mend(shared, Vec::new()).await;
     let mut stream = shared.connection.watch(at + 1).await?;
+    let mut heard = Instant::now();
     loop {
         let answer = tokio::select! {
             answer = stream.message() => answer,
-            () = shared.anew.notified() => return Ok(()),
+            () = shared.doubt.notified() => return Ok(()),
+            () = shared.anew.notified() => {
+                if heard.elapsed() < patience.silence {
+                    continue;
+                }
+                patience.silence = (patience.silence * 2).min(SILENCE.1);
+                return Ok(());
+            }
         };
-        let answer = answer.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let answer = match answer {
+            // So much at once that it does not come through, and it would not the next
+            // time either.
+            Err(error) if is_too_large(&error) => return resume_without_changes(shared).await,
+            answer => answer.map_err(|error| StoreError::Unavailable(error.to_string()))?,
+        };
         let Some(answer) = answer else { return Ok(()) };
+        heard = Instant::now();
         if answer.canceled() || answer.compact_revision() > 0 {
             tracing::info!(
                 compacted = answer.compact_revision(),
@@ -124,7 +172,7 @@ async fn follow(shared: &Arc<Shared>, pause: &mut Duration) -> Result<(), StoreE
             );
             return resume_without_changes(shared).await;
         }
-        *pause = PAUSE.0;
+        *patience = Patience::fresh();
         let mending = take(shared, &answer);
         if shared.done_for().is_some() {
             // Whose reading is not whole must put nothing right.
@@ -150,8 +198,12 @@ fn take(shared: &Arc<Shared>, answer: &WatchResponse) -> Vec<Step> {
     }
     let mut mending = Vec::new();
     for (revision, group) in groups {
-        let taken = shared.reader().take(revision, group);
+        let taken = shared.take(revision, group);
         mending.extend(shared.publish(taken));
+        if shared.done_for().is_some() {
+            // What comes behind makes no sense without what is missing.
+            break;
+        }
     }
     mending
 }
@@ -186,10 +238,12 @@ async fn read_all(shared: &Arc<Shared>) -> Result<(), StoreError> {
         match taken.is_rolled_back() {
             true => shared.roll_back(revision, all),
             // Nobody else changes it.
-            false => *shared.reader() = reader,
+            false => shared.replace(reader, &taken),
         }
         let mending = shared.publish(taken);
-        mend(shared, mending).await;
+        if shared.done_for().is_none() {
+            mend(shared, mending).await;
+        }
         break;
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quorate_consensus::wire::BoardEntry;
 use quorate_consensus::{Rules, Verifier};
-use quorate_keyspace::{Finding, KeyValue, OpId, Reader, Reply, Step, Taken, UpTo, What};
+use quorate_keyspace::{Change, Finding, KeyValue, OpId, Reader, Reply, Step, Taken, UpTo, What};
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use super::connection::Connection;
@@ -47,8 +47,11 @@ pub(super) struct Shared {
     /// (an engine has followed what was read, so only a new start can read another), or
     /// when the handle is dropped.
     done_for: OnceLock<StoreError>,
-    /// Tells the follower to begin anew with another member.
+    /// Tells the follower that somebody has waited for long for what it reads: perhaps
+    /// the member that it listens to hangs.
     pub(super) anew: Notify,
+    /// Tells the follower that the store is perhaps an older copy.
+    pub(super) doubt: Notify,
 }
 
 impl std::fmt::Debug for Shared {
@@ -83,6 +86,7 @@ impl Shared {
             owed: Mutex::default(),
             done_for: OnceLock::new(),
             anew: Notify::new(),
+            doubt: Notify::new(),
         }
     }
 
@@ -108,6 +112,32 @@ impl Shared {
         taken
     }
 
+    /// Takes in what one transaction of the store changed.
+    pub(super) fn take(&self, revision: u64, changes: Vec<Change>) -> Taken {
+        let mut reader = self.reader();
+        let taken = reader.take(revision, changes);
+        self.stop_if_incomplete(&taken);
+        taken
+    }
+
+    /// From now on this is what was read, by taking this in.
+    pub(super) fn replace(&self, read: Reader, taken: &Taken) {
+        let mut reader = self.reader();
+        *reader = read;
+        self.stop_if_incomplete(taken);
+    }
+
+    /// What was read is not the whole log, so nothing may be planned on it. Called while
+    /// the reader is held: whoever plans looks at [`Shared::done_for`] and holds it, too.
+    fn stop_if_incomplete(&self, taken: &Taken) {
+        let incomplete = |finding: &&Finding| finding.what == What::Incomplete;
+        if let Some(finding) = taken.findings.iter().find(incomplete) {
+            let why = format!("STORE_TAMPERING: {finding}: start this node again");
+            // A second such finding says nothing more.
+            let _ = self.done_for.set(StoreError::Unavailable(why));
+        }
+    }
+
     /// The store is an older copy: what it shows is taken in for its head alone, which
     /// tells the engine that it must stop, and from now on this handle shows and takes
     /// nothing more. What this node believed is in its journal.
@@ -115,9 +145,10 @@ impl Shared {
         let mut older = Reader::new(Arc::clone(&self.rules), Arc::clone(&self.verifier));
         drop(older.take_all(revision, all));
         let head = older.board().revision();
-        *self.reader() = older;
+        let mut reader = self.reader();
         // Only the follower calls this, and it stops then.
         let _ = self.done_for.set(StoreError::Older { head });
+        *reader = older;
     }
 
     /// The handle is gone: whoever still waits for what would be read hears of it.
@@ -139,11 +170,6 @@ impl Shared {
         };
         for finding in taken.findings {
             self.tell(&finding);
-            if finding.what == What::Incomplete {
-                let why = format!("STORE_TAMPERING: {finding}: start this node again");
-                // A second such finding says nothing more.
-                let _ = self.done_for.set(StoreError::Unavailable(why));
-            }
             // Without a receiver nobody hears of it here.
             drop(self.findings.send(finding));
         }
@@ -226,11 +252,20 @@ impl Shared {
         }
     }
 
+    /// What is answered once nothing more is read: of an older copy the head, which tells
+    /// the engine that it must stop; of anything else why.
+    fn last_word(&self) -> Option<Result<u64, StoreError>> {
+        Some(match self.done_for()? {
+            StoreError::Older { head } => Ok(head),
+            error => Err(error),
+        })
+    }
+
     /// Reads up to everything that was answered to anybody before this was called;
     /// gives the log's head. Tries for a while.
     pub(super) async fn sync(&self) -> Result<u64, StoreError> {
-        if self.done_for.get().is_some() {
-            return Ok(self.reader().board().revision());
+        if let Some(last_word) = self.last_word() {
+            return last_word;
         }
         let patience = self.patience;
         let read = async {
@@ -254,7 +289,10 @@ impl Shared {
                 self.connection.last_trouble()
             )))
         })?;
-        Ok(self.reader().board().revision())
+        match self.last_word() {
+            Some(last_word) => last_word,
+            None => Ok(self.reader().board().revision()),
+        }
     }
 
     async fn read_to_the_end(&self) -> Result<(), StoreError> {
@@ -263,7 +301,7 @@ impl Shared {
         let target = match mark.read_up_to(head.key.as_ref(), head.store) {
             UpTo::OlderCopy => {
                 // The follower finds out, and stops.
-                self.anew.notify_one();
+                self.doubt.notify_one();
                 let mut read = self.read.subscribe();
                 let stopped = read.wait_for(|_| self.done_for.get().is_some());
                 return stopped.await.map(drop).map_err(|_| StoreError::Closed);

@@ -33,6 +33,10 @@ pub(super) fn batch(batch: &Batch, prefix: &str, leases: &[(String, i64)]) -> Tx
     Txn::new().and_then(always.chain(steps).collect::<Vec<_>>())
 }
 
+/// So many writes one transaction of a step holds. etcd takes 128 operations in all
+/// transactions that lie in each other: 65 of a batch, and 31 parts of so many.
+const MOST_WRITES: usize = 32;
+
 /// A step as a transaction.
 pub(super) fn step(step: &Step, prefix: &str, leases: &[(String, i64)]) -> Txn {
     let guards: Vec<_> = step
@@ -44,7 +48,15 @@ pub(super) fn step(step: &Step, prefix: &str, leases: &[(String, i64)]) -> Txn {
         .writes
         .iter()
         .map(|write| operation(write, prefix, leases));
-    Txn::new().when(guards).and_then(writes.collect::<Vec<_>>())
+    let writes: Vec<_> = writes.collect();
+    if writes.len() <= MOST_WRITES {
+        return Txn::new().when(guards).and_then(writes);
+    }
+    // A ballot that expires moves all its votes. etcd counts the operations of each
+    // transaction, and of those above it.
+    let parts = writes.chunks(MOST_WRITES);
+    let parts = parts.map(|part| TxnOp::txn(Txn::new().and_then(part)));
+    Txn::new().when(guards).and_then(parts.collect::<Vec<_>>())
 }
 
 fn compare(guard: &Guard, prefix: &str) -> Compare {

@@ -125,8 +125,14 @@ impl Writer {
             tokio::spawn(async move {
                 let carried_out = shared.connection.commit(&batch).await;
                 drop(in_flight);
-                read_back(&shared, carried_out, sent, &back).await;
+                let again = read_back(&shared, carried_out, sent).await;
+                // Before anything is given back: the writer makes room only once it has
+                // such a permit.
                 drop(unread);
+                for job in again {
+                    // Closed only when the handle is gone.
+                    drop(back.send(job).await);
+                }
             });
         }
     }
@@ -144,12 +150,25 @@ impl Writer {
             }
         }
         let asks: Vec<&Ask> = jobs.iter().map(|job| job.attempt.ask()).collect();
-        let (planned, revision) = {
+        let planned = {
             let reader = self.shared.reader();
-            (
-                reader.plan(&asks, self.max_batch),
-                reader.board().revision(),
-            )
+            // Looked at while the reader is held: it may be an older copy's by now.
+            match self.shared.done_for() {
+                Some(error) => Err(error),
+                None => Ok((
+                    reader.plan(&asks, self.max_batch),
+                    reader.board().revision(),
+                )),
+            }
+        };
+        let (planned, revision) = match planned {
+            Ok(planned) => planned,
+            Err(error) => {
+                for job in jobs.into_iter().chain(self.queue.drain(..)) {
+                    job.answer(Err(error.clone().into()));
+                }
+                return (Batch::default(), Vec::new());
+            }
         };
         let mut jobs: Vec<Option<Job>> = jobs.into_iter().map(Some).collect();
         let mut stale = Vec::new();
@@ -199,13 +218,10 @@ async fn read_then_return(shared: Arc<Shared>, jobs: Vec<Job>, back: mpsc::Sende
     }
 }
 
-/// Waits until a batch that was sent was read back, and answers.
-async fn read_back(
-    shared: &Arc<Shared>,
-    carried_out: Sent,
-    jobs: Vec<Job>,
-    back: &mpsc::Sender<Job>,
-) {
+/// Waits until a batch that was sent was read back, and answers; gives what has to be
+/// sent again.
+async fn read_back(shared: &Arc<Shared>, carried_out: Sent, jobs: Vec<Job>) -> Vec<Job> {
+    let mut again = Vec::new();
     match carried_out {
         Sent::Done { revision, held } => {
             let read = shared.read_to(revision).await;
@@ -216,9 +232,7 @@ async fn read_back(
                     continue;
                 }
                 let next = job.attempt.carried_out(held, heard);
-                if let Some(job) = job.go_on(next) {
-                    drop(back.send(job).await);
-                }
+                again.extend(job.go_on(next));
             }
         }
         Sent::Refused(why) => {
@@ -232,12 +246,11 @@ async fn read_back(
             for mut job in jobs {
                 let heard = job.expected.heard();
                 let next = job.attempt.unheard(heard);
-                if let Some(job) = job.go_on(next) {
-                    drop(back.send(job).await);
-                }
+                again.extend(job.go_on(next));
             }
         }
     }
+    again
 }
 
 fn told(reply: Reply) -> Answer {

@@ -127,3 +127,36 @@ pub(super) async fn every_voter_is_counted(builder: &dyn Builder) {
         assert_eq!(ballot.counts()[&number(1)], 32);
     }
 }
+
+/// Far more than one transaction of a store may take at once.
+pub(super) async fn every_voter_makes_room(builder: &dyn Builder) {
+    let cluster = Cluster::new(200, 134);
+    let store = builder.store(cluster.rules().clone()).await;
+    let handle = store.handle().await;
+    let a = tx("a");
+    // One more, and it would have started.
+    let unstarted = cluster.rules().starters() - 1;
+    all_at_once((0..unstarted).map(|i| {
+        let (handle, vote) = (handle.clone(), cluster.vote(i, &a, number(7), NOW));
+        async move { applied(&handle, ops::record_vote(vote), NOW).await }
+    }))
+    .await;
+    let mirror = Mirror::of(&cluster, &handle).await;
+    let ballot = mirror.board.ballot(&a).expect("it is open");
+    assert_eq!(ballot.votes.len(), unstarted);
+    let end = ballot.expires_ms();
+    // Beside as many others as travel with it.
+    let votes = (0..100).map(|i| {
+        let name = tx(&format!("beside-{i}"));
+        ops::record_vote(cluster.vote(i, &name, number(7), end))
+    });
+    let all = votes.chain([ops::expire(&a)]).map(|op| {
+        let handle = handle.clone();
+        async move { applied(&handle, op, end).await }
+    });
+    all_at_once(all).await;
+    let mirror = Mirror::of(&cluster, &handle).await;
+    assert!(mirror.board.ballot(&a).is_none(), "it is open still");
+    let vote = cluster.vote(0, &a, number(8), end);
+    applied(&handle, ops::record_vote(vote), end).await;
+}

@@ -521,14 +521,19 @@ impl Engine {
         let wanted = self
             .board
             .wants_accusation(&accused, &by, &accusation.signed);
-        let most = self.board.rules().total() * self.board.rules().total();
         if !wanted || self.is_own(&by) {
             return Worth::Spent;
         }
-        if self.heard_accusations.len() >= most {
+        // As with votes: each author has an equal share, so that a liar fills its own and
+        // nobody else's.
+        let share = self.board.rules().total();
+        let key = (accused, by, i32::from(body.kind));
+        let of_author = |(_, by, _): &&(NodeId, NodeId, i32)| *by == key.1;
+        if !self.heard_accusations.contains_key(&key)
+            && self.heard_accusations.keys().filter(of_author).count() >= share
+        {
             return Worth::Unclear;
         }
-        let key = (accused, by, i32::from(body.kind));
         let known = self.heard_accusations.insert(key, accusation.signed);
         self.wake_by(Timer::Members, now.mono_ms);
         match known {

@@ -210,6 +210,47 @@ fn a_ban_that_arrives_after_it_was_lifted_is_refused_by_its_guards() {
 }
 
 #[test]
+fn a_ban_that_comes_too_late_is_no_tampering() {
+    let options = Options::default().ban_silence().times(2_000, 0, 200);
+    let mut world = World::new(Cluster::with(5, 3, options), 2);
+    // Node 1 is silent in so many ballots that its reputation bans it.
+    let silent: Vec<String> = (0..8).map(|i| format!("s{i}")).collect();
+    for name in &silent {
+        for i in 1..4 {
+            let vote = world.vote(i, name, number(1));
+            world.done(vote, NOW);
+        }
+        world.done(ops::advance(&id(name), BallotState::ThresholdReached), NOW);
+    }
+    let ballot = world.readers[0].board().ballot(&id("s0")).unwrap();
+    let now = ballot.deadline_ms().unwrap();
+    for name in &silent {
+        world.done(ops::mark_silent(&id(name)), now);
+    }
+    let node_id = world.cluster.node_id(0);
+    let ban = world.ask(ops::ban_silent(&node_id), now);
+    let late = world.readers[1].plan(&[ban], 64);
+    assert_eq!(late.batch.steps.len(), 1, "{:?}", late.settled);
+    // By the time it arrives, good votes have raised it again.
+    for name in (0..10).map(|i| format!("g{i}")) {
+        for i in 0..3 {
+            let vote = world.cluster.vote(i, &id(&name), number(1), now);
+            world.done(ops::record_vote(vote), now);
+        }
+        let reached = ops::advance(&id(&name), BallotState::ThresholdReached);
+        world.done(reached, now);
+        let board = world.readers[0].board();
+        let reservation = board.next_reservation(board.ballot(&id(&name)).unwrap());
+        world.done(ops::reserve(&id(&name), reservation.unwrap()), now);
+    }
+    assert_eq!(world.store.commit(&late.batch), [true]);
+    world.settle();
+    assert!(!world.readers[0].board().is_banned(&node_id));
+    assert_eq!(world.findings, [[], []]);
+    world.assert_one_log();
+}
+
+#[test]
 fn rules_that_nobody_has_written_yet_did_not_vanish() {
     let mut early = World::new(cluster(), 0).newcomer();
     let empty = Store::new();

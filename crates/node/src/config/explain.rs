@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::reader::{Reader, settings, surroundings};
 use super::source::{KEYS, Key, Raw, Settings, is_secret, long_name};
 use super::{Config, ConfigError, CoordinatorKind, Place};
+use crate::parts::default_address;
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +150,7 @@ fn default_of(section: &str, key: &str, config: &Config) -> Option<String> {
     let network = &config.network;
     Some(match (section, key) {
         ("node", "listen_addr") => config.node.listen_addr.to_string(),
-        ("node", "advertise_addr") => config.node.listen_addr.to_string(),
+        ("node", "advertise_addr") => default_address(config.node.listen_addr)?.to_string(),
         ("node", "health_addr") => config.node.health_addr?.to_string(),
         ("node", "data_dir") => config.node.data_dir.display().to_string(),
         ("mtls", "tls_version") => "1.3".to_owned(),

@@ -342,7 +342,7 @@ fn what_is_written_arrives_in_its_section() {
         ("QUORATE_NETWORK_RATE_LIMIT_VOTES_PER_SEC", "5"),
         ("QUORATE_NETWORK_RATE_LIMIT_FRAMES_PER_SEC", "6"),
         ("QUORATE_STORAGE_COORDINATOR", "etcd"),
-        ("ETCD_ENDPOINTS", "https://a:1, b:2"),
+        ("ETCD_ENDPOINTS", "https://a:1, https://b:2"),
         ("QUORATE_STORAGE_ETCD_PREFIX", "/mine/"),
         ("QUORATE_STORAGE_ETCD_USER", "quorate"),
         (
@@ -368,7 +368,7 @@ fn what_is_written_arrives_in_its_section() {
     let CoordinatorKind::Etcd(etcd) = &config.storage.coordinator else {
         panic!("another coordinator");
     };
-    assert_eq!(etcd.endpoints, ["https://a:1", "b:2"]);
+    assert_eq!(etcd.endpoints, ["https://a:1", "https://b:2"]);
     assert_eq!(etcd.prefix.as_deref(), Some("/mine/"));
     let (user, secret) = etcd.user.as_ref().unwrap();
     assert_eq!((&**user, secret.expose()), ("quorate", "s3cret"));
@@ -381,4 +381,42 @@ fn what_is_written_arrives_in_its_section() {
     // Without endpoints there is no etcd to go to.
     let nowhere = with_environment(&[("QUORATE_STORAGE_COORDINATOR", "etcd")]);
     assert!(failure(nowhere).starts_with("storage.etcd_endpoints is missing"));
+}
+
+#[test]
+fn what_is_to_secure_etcd_is_never_passed_over() {
+    let refused = |lines: &[(&'static str, &'static str)], endpoints: &'static str| {
+        let mut all = vec![
+            ("QUORATE_STORAGE_COORDINATOR", "etcd"),
+            ("ETCD_ENDPOINTS", endpoints),
+        ];
+        all.extend(lines);
+        failure(with_environment(&all))
+    };
+    let ca = ("QUORATE_STORAGE_ETCD_CA_PATH", "etcd-ca.crt");
+    let certificate = ("QUORATE_STORAGE_ETCD_CERT_PATH", "etcd.crt");
+    let key = ("QUORATE_STORAGE_ETCD_KEY_PATH", "etcd.key");
+    for plain in ["a:1", "http://a:1", "https://a:1, b:2"] {
+        let why = refused(&[ca], plain);
+        assert!(why.contains("must all begin with https://"), "{why}");
+    }
+    for (lines, missing) in [
+        (&[][..], "storage.etcd_ca_path"),
+        (&[certificate, key][..], "storage.etcd_ca_path"),
+        (&[ca, certificate][..], "storage.etcd_key_path"),
+        (&[ca, key][..], "storage.etcd_cert_path"),
+        (
+            &[ca, ("QUORATE_STORAGE_ETCD_USER", "u")][..],
+            "storage.etcd_password",
+        ),
+        (
+            &[ca, ("QUORATE_STORAGE_ETCD_PASSWORD", "p")][..],
+            "storage.etcd_user",
+        ),
+    ] {
+        let why = refused(lines, "https://a:1");
+        assert!(why.starts_with(&format!("{missing} is missing")), "{why}");
+    }
+    let why = refused(&[], "HTTPS://a:1");
+    assert!(why.contains("write host:port"), "{why}");
 }

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use quorate_engine::{Record, Reject};
+use quorate_engine::{Event, Record, Reject};
+use tracing::Span;
 
 use super::{Driver, Stopped};
 use crate::mailbox::Message;
@@ -76,6 +77,8 @@ impl Driver {
             self.ports.meter.answered(&refused);
             // The client may have gone.
             let _ = client.send(refused);
+            let span = Span::current();
+            self.own.push_back((Event::Abandon { request }, span));
         }
     }
 
@@ -99,6 +102,7 @@ impl Driver {
                 Some(Message::Waiting(answer)) => {
                     let _ = answer.send(self.clients.len());
                 }
+                Some(Message::Goodbye(done)) => self.goodbye(done),
                 // What is not durable was not acknowledged: it may be left.
                 Some(Message::Stop) => return Err(Stopped::Shutdown),
                 Some(Message::Fatal(why)) => return Err(Stopped::Failed(why)),

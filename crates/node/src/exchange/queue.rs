@@ -1,8 +1,7 @@
 //! The queue of one stream, between the driver, which never waits, and the task that
 //! writes to the stream.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_consensus::wire::{Frame, Goodbye, frame};
 use tokio::sync::mpsc;
@@ -24,18 +23,29 @@ pub(crate) enum Enqueued {
     Gone,
 }
 
+/// Whether frames are dropped. Held while the queue is looked at and this is set: were a
+/// queue emptied between the two, nobody would ever say that it has drained.
+#[derive(Clone, Debug, Default)]
+struct Full(Arc<Mutex<bool>>);
+
+impl Full {
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The driver's end.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     frames: mpsc::Sender<Frame>,
-    full: Arc<AtomicBool>,
+    full: Full,
     closing: CancellationToken,
 }
 
 /// The writer's end.
 pub(crate) struct Waiting {
     pub(crate) frames: mpsc::Receiver<Frame>,
-    full: Arc<AtomicBool>,
+    full: Full,
     /// The stream is to be closed once what waits is written.
     pub(crate) closing: CancellationToken,
 }
@@ -46,7 +56,7 @@ pub(crate) fn queue() -> (Queue, Waiting) {
 
 fn queue_of(capacity: usize) -> (Queue, Waiting) {
     let (sender, receiver) = mpsc::channel(capacity);
-    let full = Arc::new(AtomicBool::new(false));
+    let full = Full::default();
     let closing = CancellationToken::new();
     let queue = Queue {
         frames: sender,
@@ -66,14 +76,15 @@ impl Queue {
     /// that [`Waiting::has_drained`] everything is dropped, so that the peer misses
     /// one stretch and not many.
     pub(crate) fn offer(&self, frame: Frame) -> Enqueued {
-        if self.full.load(Ordering::Acquire) {
+        let mut full = self.full.lock();
+        if *full {
             return Enqueued::Dropped;
         }
         match self.frames.try_send(frame) {
             Ok(()) => Enqueued::Yes,
             Err(mpsc::error::TrySendError::Closed(_)) => Enqueued::Gone,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                self.full.store(true, Ordering::Release);
+                *full = true;
                 Enqueued::NowFull
             }
         }
@@ -97,9 +108,10 @@ impl Waiting {
     /// Whether the queue was full and has room again; asked after frames were taken
     /// out. Then the driver's frames are taken again.
     pub(crate) fn has_drained(&self) -> bool {
-        self.full.load(Ordering::Acquire)
-            && self.frames.len() * 2 <= self.frames.max_capacity()
-            && self.full.swap(false, Ordering::AcqRel)
+        let mut full = self.full.lock();
+        let drained = *full && self.frames.len() * 2 <= self.frames.max_capacity();
+        *full &= !drained;
+        drained
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -10,14 +11,27 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
 use quorate_consensus::NodeId;
 use quorate_telemetry::metrics;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::Readiness;
 use crate::metrics::sample::Sampler;
+
+/// Connections at once. Further ones wait: whoever reaches this port must not take the
+/// files that the node needs for its peers.
+const MOST_CONNECTIONS: usize = 64;
+
+/// How long one connection may last.
+const CONNECTION_TIME: Duration = Duration::from_secs(30);
+
+/// The pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is asked here.
 struct Shared {
@@ -68,8 +82,26 @@ impl Server {
             .route("/metrics", get(export))
             .fallback(elsewhere)
             .with_state(self.shared);
-        if let Err(error) = axum::serve(self.listener, routes).await {
-            tracing::error!(%error, "health.failed: nobody can ask how this node is");
+        let service = TowerToHyperService::new(routes);
+        // axum's own server takes any number of connections, and waits for each for ever.
+        let server = Arc::new(Builder::new(TokioExecutor::new()).http1_only());
+        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        while let Ok(place) = places.clone().acquire_owned().await {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => TokioIo::new(stream),
+                Err(error) => {
+                    tracing::debug!(%error, "health.not_accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (server, service) = (Arc::clone(&server), service.clone());
+            tokio::spawn(async move {
+                let served = server.serve_connection(stream, service);
+                // Whoever goes, or stays for too long, asks again.
+                let _ = tokio::time::timeout(CONNECTION_TIME, served).await;
+                drop(place);
+            });
         }
     }
 }

@@ -14,7 +14,7 @@ use quorate_tls::material::OwnCertificate;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::threads::{Slot, Threads, end_threads};
+use super::threads::Threads;
 use crate::certificates::Certificates;
 use crate::driver::{Pulse, Stopped};
 use crate::feed::Feed;
@@ -63,7 +63,7 @@ pub(super) struct Running {
 pub struct NodeHandle {
     node_id: NodeId,
     running: Arc<Running>,
-    runtime: Slot,
+    threads: Threads,
     ended: watch::Receiver<Option<Stopped>>,
     _gone: DropGuard,
 }
@@ -74,7 +74,7 @@ impl NodeHandle {
     pub(super) fn of(
         node_id: NodeId,
         running: Running,
-        runtime: Slot,
+        threads: Threads,
         ended: watch::Receiver<Option<Stopped>>,
     ) -> Self {
         let running = Arc::new(running);
@@ -82,13 +82,13 @@ impl NodeHandle {
         tokio::spawn(drain_when_asked(
             node_id.clone(),
             Arc::downgrade(&running),
-            runtime.clone(),
+            threads.clone(),
             gone.clone(),
         ));
         Self {
             node_id,
             running,
-            runtime,
+            threads,
             ended,
             _gone: gone.drop_guard(),
         }
@@ -203,13 +203,13 @@ impl NodeHandle {
     /// tells them to repeat), says goodbye to peers, and leaves all that was
     /// acknowledged durable.
     pub async fn shutdown(self) {
-        drain(&self.node_id, &self.running, &self.runtime).await;
+        drain(&self.node_id, &self.running, &self.threads).await;
     }
 
     /// Ends at once, as a crash does: nothing is flushed, nobody is told. Its tasks
     /// are gone and its data directory is free when this returns.
     pub async fn kill(self) {
-        if !end_threads(&self.runtime).await {
+        if !self.threads.end().await {
             // It was ending by itself.
             self.stopped().await;
         }
@@ -220,7 +220,7 @@ impl NodeHandle {
 async fn drain_when_asked(
     node_id: NodeId,
     running: Weak<Running>,
-    slot: Slot,
+    threads: Threads,
     gone: CancellationToken,
 ) {
     // Held by nobody meanwhile: the last handle's drop must free the data directory.
@@ -232,12 +232,12 @@ async fn drain_when_asked(
         () = gone.cancelled() => return,
     }
     if let Some(running) = running.upgrade() {
-        drain(&node_id, &running, &slot).await;
+        drain(&node_id, &running, &threads).await;
     }
 }
 
 /// See [`NodeHandle::shutdown`]; who comes second waits for the first.
-async fn drain(node_id: &NodeId, running: &Running, slot: &Slot) {
+async fn drain(node_id: &NodeId, running: &Running, threads: &Threads) {
     let mut drained = running.draining.lock().await;
     if *drained {
         return;
@@ -268,28 +268,13 @@ async fn drain(node_id: &NodeId, running: &Running, slot: &Slot) {
     if let Some(exporter) = &running.exporter {
         exporter.flush(FLUSH_TIME).await;
     }
-    end_threads(slot).await;
+    threads.end().await;
     *drained = true;
     tracing::info!(%node_id, "node.stopped");
 }
 
 impl Drop for NodeHandle {
     fn drop(&mut self) {
-        if let Threads::Running(runtime) = Threads::take(&self.runtime) {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// Waits until this process is asked to end: SIGTERM or Ctrl-C.
-///
-/// # Errors
-/// When the operating system lets nobody listen for signals.
-pub async fn termination() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        interrupted = tokio::signal::ctrl_c() => interrupted,
+        self.threads.leave();
     }
 }

@@ -12,45 +12,65 @@ use crate::driver::{Driver, Stopped};
 /// How long the threads may take to end.
 const THREADS_TIME: Duration = Duration::from_secs(5);
 
-/// The runtime, until somebody takes it to end it.
-pub(super) type Slot = Arc<Mutex<Threads>>;
-
-/// A node's threads.
-pub(super) enum Threads {
-    /// They run, and are not handed over yet.
-    Starting,
-    /// They run.
-    Running(Runtime),
-    /// Somebody has ended them, or is about to.
-    Taken,
-}
+/// A node's threads, until somebody takes them to end them.
+#[derive(Clone)]
+pub(super) struct Threads(Arc<Mutex<Option<Runtime>>>);
 
 impl Threads {
-    /// Takes them, to end them; while the node starts, nothing changes.
-    pub(super) fn take(slot: &Slot) -> Self {
-        let mut threads = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        match *threads {
-            Self::Starting => Self::Starting,
-            Self::Running(_) | Self::Taken => std::mem::replace(&mut threads, Self::Taken),
+    pub(super) fn of(runtime: Runtime) -> Self {
+        Self(Arc::new(Mutex::new(Some(runtime))))
+    }
+
+    fn take(&self) -> Option<Runtime> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Ends them: the node's tasks are gone when this returns true. False: somebody else
+    /// ends them.
+    pub(super) async fn end(&self) -> bool {
+        let Some(runtime) = self.take() else {
+            return false;
+        };
+        let end = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(THREADS_TIME));
+        // A panic in there leaves nothing to be done.
+        let _ = end.await;
+        true
+    }
+
+    /// Ends them, and waits for nothing.
+    pub(super) fn leave(&self) {
+        if let Some(runtime) = self.take() {
+            runtime.shutdown_background();
         }
     }
 }
 
-/// Ends a node's threads: its tasks are gone when this returns true. False: somebody
-/// else ends them.
-pub(super) async fn end_threads(slot: &Slot) -> bool {
-    let Threads::Running(runtime) = Threads::take(slot) else {
-        return false;
-    };
-    let end = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(THREADS_TIME));
-    // A panic in there leaves nothing to be done.
-    let _ = end.await;
-    true
+/// The threads of a node that starts: they end when whoever starts it gives up. (A runtime
+/// must not be dropped where others wait for it, so it is nobody's local.)
+pub(super) struct Starting(Option<Threads>);
+
+impl Starting {
+    pub(super) fn on(threads: &Threads) -> Self {
+        Self(Some(threads.clone()))
+    }
+
+    /// The node has started: its handle ends them.
+    pub(super) fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(threads) = &self.0 {
+            threads.leave();
+        }
+    }
 }
 
 /// How the driver's end ends the node.
 pub(super) struct Life {
-    pub(super) slot: Slot,
+    pub(super) threads: Threads,
     pub(super) ended: watch::Sender<Option<Stopped>>,
 }
 
@@ -64,20 +84,11 @@ impl Life {
             return;
         }
         // Not on one of the threads that end.
-        let (slot, ended) = (self.slot, self.ended);
         std::thread::spawn(move || {
-            loop {
-                match Threads::take(&slot) {
-                    Threads::Running(runtime) => {
-                        runtime.shutdown_timeout(THREADS_TIME);
-                        break;
-                    }
-                    // A node that fails while it starts is not in its slot yet.
-                    Threads::Starting => std::thread::sleep(Duration::from_millis(1)),
-                    Threads::Taken => break,
-                }
+            if let Some(runtime) = self.threads.take() {
+                runtime.shutdown_timeout(THREADS_TIME);
             }
-            ended.send_replace(Some(stopped));
+            self.ended.send_replace(Some(stopped));
         });
     }
 }
