@@ -50,6 +50,8 @@ impl Invariant for Answered {
                 match (reply, self.recorded.get(id)) {
                     (Reply::Applied(told), Some(revision)) if told == revision => Ok(()),
                     (Reply::Unchanged(_) | Reply::Refused(_), None) => Ok(()),
+                    // The board had it then; a sending of it arrived after that.
+                    (Reply::Unchanged(told), Some(revision)) if revision > told => Ok(()),
                     (told, revision) => Err(format!(
                         "{name} is told {told:?} of an operation that is in the log at {revision:?}"
                     )),
