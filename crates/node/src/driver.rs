@@ -26,7 +26,7 @@ use crate::faults::Faults;
 use crate::feed::Feed;
 use crate::health::beats::Loop;
 use crate::journal::Journal;
-use crate::mailbox::{Mailbox, Message};
+use crate::mailbox::{Mailbox, Message, Received};
 use crate::metrics::{Meter, number};
 use crate::seen::SeenAudit;
 use crate::told::tell;
@@ -255,9 +255,15 @@ impl Driver {
                     effects,
                 );
             }
-            Message::Frame(stream, frame, arrival, span) => {
+            Message::Frame(received) => {
+                let Received {
+                    stream,
+                    frame,
+                    arrival,
+                    span,
+                    room: _taken,
+                } = *received;
                 self.traces.frame(stream, &frame, arrival);
-                let frame = *frame;
                 self.handle(now, Event::Frame { stream, frame }, span, effects);
             }
             Message::StreamUp(up) => {

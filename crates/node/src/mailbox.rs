@@ -8,7 +8,7 @@ use quorate_engine::{
     Alert, Answer, Engine, Event, Now, OperatorAct, Reject, RequestId, StreamId, Submit,
 };
 use quorate_telemetry::TraceContext;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tracing::Span;
 
 use crate::driver::Pulse;
@@ -46,6 +46,16 @@ pub(crate) struct Handover {
     pub(crate) link: Option<TraceContext>,
 }
 
+/// A frame of a stream on its way in.
+pub(crate) struct Received {
+    pub(crate) stream: StreamId,
+    pub(crate) frame: Frame,
+    pub(crate) arrival: Arrival,
+    pub(crate) span: Span,
+    /// Its part of what may wait of its stream, until this is dropped.
+    pub(crate) room: OwnedSemaphorePermit,
+}
+
 /// One message to the driver. Large ones are boxed: the queue holds many.
 pub(crate) enum Message {
     /// An event for the engine, and the span it belongs to.
@@ -59,7 +69,7 @@ pub(crate) enum Message {
         oneshot::Sender<Result<(), Reject>>,
     ),
     /// A frame of a stream.
-    Frame(StreamId, Box<Frame>, Arrival, Span),
+    Frame(Box<Received>),
     /// A stream came up.
     StreamUp(Box<StreamUp>),
     /// The next entries, and when they were read; answered with the revision that the

@@ -9,10 +9,13 @@ mod common;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use common::*;
-use quorate_consensus::wire::{BallotState, StatusRequest, SubmitRequest, WaitFor};
+use quorate_consensus::wire::{BallotState, DrainRequest, StatusRequest, SubmitRequest, WaitFor};
 use quorate_node::{Config, Node, Parts};
+use quorate_proto::v1::operator_service_client::OperatorServiceClient;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -30,13 +33,14 @@ async fn the_child_process() {
     let node = Node::start(parts).await.unwrap();
     assert!(node.in_service().await);
     println!("\nready {}", node.health_addr().unwrap());
-    panic!("it ended: {:?}", node.stopped().await);
+    println!("\nstopped {:?}", node.stopped().await);
 }
 
 /// A child that dies with its test.
 struct Process {
     child: Child,
     health: std::net::SocketAddr,
+    says: Receiver<String>,
 }
 
 impl Process {
@@ -57,8 +61,28 @@ impl Process {
         let health = lines.find_map(|line| line.strip_prefix("ready ")?.parse().ok());
         let health = health.expect("it did not come into service");
         // Whoever writes to a pipe that nobody reads waits, or dies.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, health }
+        let (tell, says) = channel();
+        std::thread::spawn(move || {
+            for line in lines {
+                // The test may have ended.
+                let _ = tell.send(line);
+            }
+        });
+        Self {
+            child,
+            health,
+            says,
+        }
+    }
+
+    /// How the node has ended, by its own words.
+    fn ended(&self) -> String {
+        loop {
+            let line = self.says.recv_timeout(Duration::from_secs(60));
+            if let Some(how) = line.expect("it ends").strip_prefix("stopped ") {
+                return how.to_owned();
+            }
+        }
     }
 
     /// From now on no file of its may grow beyond so many bytes.
@@ -115,7 +139,7 @@ async fn a_full_disk_refuses_votes_loses_nothing_and_passes() {
             if status == 503 && body.contains("no_room") {
                 return body;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
     assert!(told.await.contains("make room"));
@@ -131,7 +155,7 @@ async fn a_full_disk_refuses_votes_loses_nothing_and_passes() {
     let again = soon("there is room", async {
         while let Err(status) = confirmed(&cluster, "full1").await {
             assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
     again.await;
@@ -144,4 +168,20 @@ async fn a_full_disk_refuses_votes_loses_nothing_and_passes() {
         refused(other, Code::FailedPrecondition, "SECOND_CHOICE");
         confirmed(&cluster, tx_id).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_room_drains_like_any_other() {
+    let mut cluster = Cluster::new(1, 1);
+    let config = cluster.shared().with_file_name("full.toml");
+    std::fs::write(&config, cluster.hand_over(0)).unwrap();
+    let node = Process::start(&config);
+    node.limit_files("0");
+    let status = cluster.client(0).submit(number("full", 1)).await;
+    refused(status, Code::Unavailable, "NO_ROOM");
+    let operator = cluster.channel(0, &cluster.person(0, "operator"));
+    let mut operator = OperatorServiceClient::new(operator);
+    operator.drain(DrainRequest {}).await.unwrap();
+    let ended = tokio::task::spawn_blocking(move || node.ended());
+    assert_eq!(ended.await.unwrap(), "Shutdown");
 }

@@ -12,20 +12,24 @@ use quorate_consensus::wire::{Frame, frame};
 use quorate_engine::{Event, StreamId};
 use quorate_telemetry::TraceContext;
 use quorate_tls::PeerInfo;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::codec::{BadBytes, bad_bytes, decode};
 use super::pack::{MAX_FRAME, encode, pack};
 use super::queue::{Waiting, queue};
 use super::{GOODBYE_TIME, Sessions};
-use crate::mailbox::{Gone, Message, StreamUp};
+use crate::mailbox::{Gone, Message, Received, StreamUp};
 use crate::traces::Arrival;
 
 /// Frames that are read, verified and handed over together.
 const CHUNK: usize = 64;
+
+/// Bytes of one stream's frames that may wait for the engine: frames alone say little of
+/// the memory that they take.
+const ROOM: usize = 8 * MAX_FRAME;
 
 /// Encoded frames between the writer and the connection.
 const ENCODED: usize = 4;
@@ -114,16 +118,21 @@ async fn read(
 ) -> String {
     let limiter: DefaultDirectRateLimiter =
         RateLimiter::direct(Quota::per_second(sessions.frames_per_sec));
+    let room = Arc::new(Semaphore::new(ROOM));
     while let Some(chunk) = incoming.next().await {
         sessions.admission.linger().await;
         let mut frames = Vec::with_capacity(chunk.len());
+        let mut sizes = Vec::with_capacity(chunk.len());
         let mut end = None;
         for item in chunk {
             match item
                 .map_err(Err)
-                .and_then(|bytes| decode(&bytes).map_err(Ok))
+                .and_then(|bytes| Ok((bytes.len(), decode(&bytes).map_err(Ok)?)))
             {
-                Ok(frame) => frames.push(frame),
+                Ok((size, frame)) => {
+                    frames.push(frame);
+                    sizes.push(size);
+                }
                 Err(Ok(bad)) => end = Some(Ended::Bad(bad)),
                 Err(Err(status)) => {
                     end = Some(match bad_bytes(&status) {
@@ -142,12 +151,26 @@ async fn read(
         arrival.together = frames.len();
         let frames = sessions.prewarmer.frames(frames).await;
         arrival.checked = Instant::now();
-        for frame in frames {
+        for (frame, size) in frames.into_iter().zip(sizes) {
             if limiter.check().is_err() {
                 sessions.meter.rate_limited.of(["frames"]).inc();
                 limiter.until_ready().await;
             }
-            if hand_over(sessions, stream, frame, arrival).await.is_err() {
+            // A frame is at most 1 MiB, and the room is never closed.
+            let size = u32::try_from(size).unwrap_or(u32::MAX);
+            let Ok(room) = Arc::clone(&room).acquire_many_owned(size).await else {
+                return Gone.to_string();
+            };
+            let span = span_of(&frame);
+            let received = Received {
+                stream,
+                frame,
+                arrival,
+                span,
+                room,
+            };
+            let message = Message::Frame(Box::new(received));
+            if sessions.mailbox.send(message).await.is_err() {
                 return Gone.to_string();
             }
         }
@@ -179,13 +202,8 @@ enum Ended {
     Status(Status),
 }
 
-/// Gives a frame to the driver, in a span that names the trace of what is in it.
-async fn hand_over(
-    sessions: &Sessions,
-    stream: StreamId,
-    frame: Frame,
-    arrival: Arrival,
-) -> Result<(), Gone> {
+/// The span that a frame is handled in; it names the trace of what is in it.
+fn span_of(frame: &Frame) -> Span {
     let span = tracing::debug_span!("frame.receive", votes = tracing::field::Empty);
     if let Some(frame::Body::Batch(batch)) = &frame.body {
         span.record("votes", batch.votes.len());
@@ -193,8 +211,7 @@ async fn hand_over(
             span.in_scope(|| batch.votes.iter().for_each(trace_vote));
         }
     }
-    let message = Message::Frame(stream, Box::new(frame), arrival, span);
-    sessions.mailbox.send(message).await
+    span
 }
 
 /// Notes a vote's arrival under the trace that it carries, or under the one that

@@ -1,5 +1,6 @@
 //! Looks from time to time at everything that a node needs: its loops, its stores, its
-//! certificates. Each look takes at most as long as a store may take to answer.
+//! certificates. Each look takes at most as long as a store may take to answer, and twice
+//! that for etcd's members.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

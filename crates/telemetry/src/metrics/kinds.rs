@@ -136,11 +136,6 @@ impl<M: TypedSingle + Clone, const N: usize> Many<M, N> {
         self.family.get_or_create_owned(&self.labels(values))
     }
 
-    /// Takes away the one with these values.
-    pub fn forget<V: Into<Value>>(&self, values: [V; N]) {
-        self.family.remove(&self.labels(values));
-    }
-
     /// Takes all away.
     pub fn clear(&self) {
         self.family.clear();

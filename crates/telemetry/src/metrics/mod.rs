@@ -77,11 +77,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_is_not_exported() {
+    fn what_is_cleared_is_not_exported() {
         let (metrics, exporter) = Metrics::new();
         metrics.peer_connected.of(["node2"]).set(1.0);
         assert!(exporter.export().contains("node_id=\"node2\""));
-        metrics.peer_connected.forget(["node2"]);
+        metrics.peer_connected.clear();
         assert!(!exporter.export().contains("node_id=\"node2\""));
     }
 }

@@ -23,7 +23,8 @@ use crate::span::{Attributes, Span, Value, Voice};
 /// The most spans that wait for the collector: at half a kilobyte each, 8 MB.
 pub const QUEUE: usize = 16_384;
 
-/// The most spans in one request.
+/// With so many spans a request goes out; what was handed over together stays together, so
+/// it may have more.
 const BATCH: usize = 1_024;
 
 /// How long things may take.
