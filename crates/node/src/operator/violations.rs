@@ -73,6 +73,13 @@ pub(super) async fn violations(
         node_id: wanted.node_id.clone(),
         limit: u32::try_from(wanted.limit + 1).ok(),
     };
+    for violation in &mut found.violations {
+        if let Some(Kind::Evidence(evidence)) =
+            violation.proof.as_mut().and_then(|p| p.kind.as_mut())
+        {
+            evidence.rules = Some(node.rules_chain.clone());
+        }
+    }
     let rows = in_time(node.audit.store().violations(&filter)).await;
     match rows {
         Ok(Ok(rows)) => {
@@ -98,25 +105,32 @@ fn key(violation: &ViolationRecord) -> (String, String, i32) {
     (v.node_id.clone(), v.tx_id.clone(), v.r#type)
 }
 
+/// What the board shows, of violations the latest only: nobody waits for the engine while
+/// evidence is copied that would be left out. Violations come without the rules.
 fn on_board(engine: &Engine, wanted: &Wanted, rules: &RulesChain) -> ViolationsResponse {
     let board = engine.board();
     let mut found = ViolationsResponse::default();
-    for ballot in board.ballots() {
-        for violation in &ballot.violations {
-            if wanted.fits(&violation.node_id, Some(&ballot.tx_id)) {
-                let evidence = violation.misbehaviour.clone().map(|misbehaviour| Evidence {
-                    rules: Some(rules.clone()),
-                    misbehaviour: Some(misbehaviour),
-                });
-                found.violations.push(ViolationRecord {
-                    node_id: violation.node_id.to_string(),
-                    r#type: violation.kind.into(),
-                    tx_id: ballot.tx_id.to_string(),
-                    detected_ms: violation.detected_ms,
-                    proof: evidence.map(|evidence| proof(Kind::Evidence(evidence))),
-                });
-            }
-        }
+    let all = board.ballots().flat_map(|ballot| {
+        let of_ballot = ballot.violations.iter();
+        of_ballot.map(|violation| (&ballot.tx_id, violation))
+    });
+    let mut latest: Vec<_> = all
+        .filter(|(tx_id, violation)| wanted.fits(&violation.node_id, Some(tx_id)))
+        .collect();
+    latest.sort_by_key(|(_, violation)| Reverse(violation.detected_ms));
+    // One more than asked for tells whether there are more.
+    for (tx_id, violation) in latest.into_iter().take(wanted.limit + 1) {
+        let evidence = violation.misbehaviour.clone().map(|misbehaviour| Evidence {
+            rules: None,
+            misbehaviour: Some(misbehaviour),
+        });
+        found.violations.push(ViolationRecord {
+            node_id: violation.node_id.to_string(),
+            r#type: violation.kind.into(),
+            tx_id: tx_id.to_string(),
+            detected_ms: violation.detected_ms,
+            proof: evidence.map(|evidence| proof(Kind::Evidence(evidence))),
+        });
     }
     for member in board.rules().members() {
         let Some(state) = board.member(&member.node_id) else {

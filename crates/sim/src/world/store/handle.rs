@@ -220,7 +220,7 @@ impl Handle {
             Resume::Watch => return None,
             Resume::ReadAll => {
                 let mut reader = self.reader.clone();
-                let taken = reader.take_all(revision, keys.model.all());
+                let mut taken = reader.take_all(revision, keys.model.all());
                 let again = taken.is_doubtful() && !taken.is_rolled_back();
                 if again && self.readings + 1 < READINGS {
                     self.readings += 1;
@@ -233,6 +233,10 @@ impl Handle {
                 if !taken.is_rolled_back() {
                     self.partial |= !keys.missing.is_empty();
                     self.reader = reader;
+                }
+                if taken.is_incomplete() {
+                    self.state = State::Incomplete;
+                    taken.mending.clear();
                 }
                 taken
             }
